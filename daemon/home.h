@@ -1,0 +1,171 @@
+// The home of one shard of one pool: the single ordering point of its objects. Steps OTC, OSC, OPC
+// and OIC, and for shard 0 the Executor Manager, through one request at a time.
+//
+// A pure state machine: requests and the time in, replies and invalidations out through NodeGate.
+// One thread; no system call, clock or lock; no request ever waits for another node. A body that
+// does not fit into its request is copied in slices between polls, so that a large put does not
+// delay a small get.
+//
+// Invariants (protocol.md, "Order inside one put")
+//   1. A put's payload is whole in an extent that nobody can see before anything else happens.
+//   2. Invalidations are published, then the index commits, then the writer is answered; no other
+//      request of the home comes between the first two.
+//   3. What a request says is believed only after it was copied and checked; a bad one is
+//      answered, counted, and changes nothing.
+//   4. What a dead node had begun (uploads, drafts, lent extents, calls) is undone or released.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "daemon/node_set.h"
+#include "daemon/oic.h"
+#include "daemon/opc.h"
+#include "daemon/osc.h"
+#include "daemon/otc.h"
+#include "daemon/pool.h"
+#include "fabric/clock.h"
+#include "fabric/message.h"
+#include "scheduler/executor_manager.h"
+
+namespace apta::daemon {
+
+using fabric::Reply;
+using fabric::Request;
+using fabric::TimeNs;
+
+// Everything that a home may do to nodes.
+class NodeGate : public InvalidationGate {
+ public:
+  // `payload_bytes`: what the reply lets the node read in place; counts for an emulated link.
+  virtual void Answer(const scheduler::Waiter& to, const Reply& reply,
+                      std::uint64_t payload_bytes) = 0;
+  // The staged body of a lane: a ring of kStagingBytes, of which the node says that the first
+  // StagedBytes bytes of the body have been written. Hostile.
+  virtual std::uint64_t StagedBytes(NodeId node, std::uint16_t lane) = 0;
+  virtual const std::byte* Staging(NodeId node, std::uint16_t lane) = 0;
+  virtual void SetDrained(NodeId node, std::uint16_t lane, std::uint64_t bytes) = 0;
+  // Asks a node that may be asleep to look at its invalidation ring.
+  virtual void Nudge(NodeId node) = 0;
+  // Nothing of the node is left in this home: its slot may be reused.
+  virtual void OnNodeForgotten(NodeId node) = 0;
+};
+
+struct HomeCounters {
+  std::uint64_t requests = 0;
+  std::uint64_t bad_requests = 0;
+};
+
+class Home final : private RoundObserver, private scheduler::Environment {
+ public:
+  // `hosts_functions`: this home is the one that the pool's Executor Manager lives in.
+  Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate);
+
+  void AttachNode(NodeId node);
+  // The node is dead or has left: it sends nothing more. OnNodeForgotten follows from Poll.
+  void ForgetNode(NodeId node);
+
+  // One request, copied out of the ring. Returns false when it was bad.
+  bool Step(NodeId node, const Request& request, TimeNs now_ns);
+
+  // Uploads, acknowledgements, deadlines, dead nodes: whatever goes on without a request. Returns
+  // how much was done; 0 = idle.
+  int Poll(TimeNs now_ns);
+
+  // Before the home goes to sleep: asks nodes that owe acknowledgements, once per invalidation, so
+  // that memory is not held for nodes that are merely idle.
+  void NudgeOwing();
+
+  TimeNs next_deadline_ns() const { return executor_ ? executor_->next_deadline_ns() : ~TimeNs{0}; }
+  const HomeCounters& counters() const { return counters_; }
+  const Oic& oic() const { return oic_; }
+  const Otc& otc() const { return otc_; }
+  const scheduler::ExecutorManager* executor() const { return executor_.get(); }
+
+ private:
+  // A body on its way through the staging area of a lane.
+  struct Upload {
+    NodeId node;
+    std::uint16_t lane;
+    std::uint32_t request_id;
+    fabric::Op op;
+    std::uint8_t flags;
+    std::uint64_t argument;
+    std::uint64_t extent;          // 0: the payload is empty
+    std::uint64_t body_bytes;      // staged; the payload begins at payload_offset
+    std::uint64_t payload_offset;
+    std::uint64_t drained_bytes;
+    scheduler::FunctionId function;
+  };
+  struct Node {
+    bool attached = false;
+    std::vector<std::uint64_t> drafts;     // extents of kCreate
+    std::vector<std::uint64_t> lent;       // extents that replies lent
+    std::uint64_t nudged_at = 0;           // invalidations issued when it was last nudged
+    std::uint64_t uploading_lanes = 0;     // bit per lane
+  };
+
+  // Verbs, one each (home_verbs.cc).
+  void Get(const scheduler::Waiter& from, std::uint64_t key_hash, std::string_view key);
+  void Stat(const scheduler::Waiter& from, std::uint64_t key_hash, std::string_view key);
+  void Delete(const scheduler::Waiter& from, std::uint64_t key_hash, std::string_view key,
+              std::uint64_t if_version);
+  void Create(const scheduler::Waiter& from, std::uint64_t key_hash, std::string_view key,
+              std::uint64_t payload_bytes);
+  void CommitDraft(const scheduler::Waiter& from, std::uint64_t extent);
+  void AbortDraft(const scheduler::Waiter& from, std::uint64_t extent);
+  void Release(const scheduler::Waiter& from, std::uint64_t extent);
+  void Register(const scheduler::Waiter& from, std::string_view function, std::uint64_t limits);
+  void CallOnInvocation(const scheduler::Waiter& from, const Request& request);
+
+  // Requests with a payload: begin, copy in slices, end.
+  void BeginUpload(const scheduler::Waiter& from, const Request& request, std::uint64_t key_hash,
+                   std::string_view key, TimeNs now_ns);
+  bool AdvanceUpload(Upload* upload);  // true: the body is whole
+  void EndUpload(const Upload& upload, TimeNs now_ns);
+  void CommitPut(const scheduler::Waiter& from, std::uint64_t extent, std::uint64_t if_version);
+  void EndCall(const Upload& upload, TimeNs now_ns);
+
+  bool CheckVersion(const scheduler::Waiter& from, const std::optional<Osc::Served>& served,
+                    std::uint64_t if_version);
+  void IssueRound(std::uint64_t key_hash, Version version, const NodeSet& holders, NodeId writer,
+                  const std::optional<Osc::Served>& old);
+  void Fail(const scheduler::Waiter& to, absl::StatusCode code, fabric::Reason reason,
+            std::uint64_t value0 = 0, std::uint64_t value1 = 0, std::uint64_t value2 = 0);
+  void FailFull(const scheduler::Waiter& to, std::uint64_t bytes);
+  void Reject(const scheduler::Waiter& to);
+
+  // RoundObserver
+  void OnAcknowledged(std::uint64_t key_hash) override;
+  void OnReleased(std::uint64_t extent, std::uint64_t extent_bytes) override;
+
+  // scheduler::Environment
+  bool OwesAcknowledgement(NodeId node) const override { return oic_.Outstanding(node) != 0; }
+  void AskForAcknowledgements(NodeId node) override;
+  void Deliver(const scheduler::Waiter& worker, const scheduler::Delivery& delivery) override;
+  void Answer(const scheduler::Waiter& waiter, const scheduler::Outcome& outcome) override;
+  void Release(scheduler::Payload payload) override;
+
+  Pool* pool_;
+  HeapShare* share_;
+  NodeGate* gate_;
+  Osc osc_;
+  Opc opc_;
+  Otc otc_;
+  Oic oic_;
+  std::unique_ptr<scheduler::ExecutorManager> executor_;
+
+  std::array<Node, fabric::kMaxNodes> node_;
+  std::vector<Upload> uploads_;
+  struct Forgetting {
+    NodeId node;
+    std::uint64_t position;
+  };
+  std::deque<Forgetting> forgetting_;
+  HomeCounters counters_;
+};
+
+}  // namespace apta::daemon

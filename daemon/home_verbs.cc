@@ -1,0 +1,353 @@
+// What a home does with each request, one function a verb.
+
+#include <algorithm>
+#include <cstring>
+
+#include "daemon/home.h"
+#include "fabric/port.h"
+
+namespace apta::daemon {
+
+using absl::StatusCode;
+using fabric::Op;
+using fabric::Reason;
+using scheduler::Waiter;
+
+void Home::Get(const Waiter& from, std::uint64_t key_hash, std::string_view key) {
+  const std::optional<Osc::Served> served = osc_.Translate(key_hash, key);
+  if (!served) {
+    Fail(from, StatusCode::kNotFound, Reason::kNoSuchObject);
+    return;
+  }
+  otc_.Get(key_hash, from.node);
+  gate_->Answer(from, {.version = served->header->version, .extent_offset = served->extent},
+                served->header->payload_bytes);
+}
+
+void Home::Stat(const Waiter& from, std::uint64_t key_hash, std::string_view key) {
+  const std::optional<Osc::Served> served = osc_.Translate(key_hash, key);
+  if (!served) {
+    Fail(from, StatusCode::kNotFound, Reason::kNoSuchObject);
+    return;
+  }
+  const auto sharers = static_cast<std::uint64_t>(otc_.sharers(key_hash).size());
+  gate_->Answer(from,
+                {.version = served->header->version,
+                 .value = {served->header->payload_bytes, sharers}},
+                0);
+}
+
+bool Home::CheckVersion(const Waiter& from, const std::optional<Osc::Served>& served,
+                        std::uint64_t if_version) {
+  const Version current = served ? served->header->version : 0;
+  if (if_version == fabric::kAnyVersion || if_version == current) return true;
+  Fail(from, StatusCode::kFailedPrecondition, Reason::kVersionMoved, current);
+  return false;
+}
+
+// The OIC's part of a commit: tells everybody who may hold the old version, and keeps its extent
+// until none of them can read it.
+void Home::IssueRound(std::uint64_t key_hash, Version version, const NodeSet& holders,
+                      NodeId writer, const std::optional<Osc::Served>& old) {
+  if (holders.empty()) return;
+  NodeSet others = holders;
+  others.Remove(writer);
+  if (!others.empty()) otc_.RoundIssued(key_hash);
+  oic_.IssueRound(key_hash, version, holders, writer, old ? old->extent : 0,
+                  old ? ObjectManager::BucketBytes(old->extent_bytes()) : 0);
+}
+
+void Home::CommitPut(const Waiter& from, std::uint64_t extent, std::uint64_t if_version) {
+  const fabric::ExtentHeader* header = opc_.header(extent);
+  const std::uint64_t key_hash = header->key_hash;
+  const std::optional<Osc::Served> old = osc_.Translate(key_hash, header->key());
+  if (!CheckVersion(from, old, if_version)) {
+    opc_.Discard(extent);
+    return;
+  }
+  fabric::IndexSlot* slot = old ? old->slot : opc_.ReserveSlot(key_hash);
+  if (slot == nullptr) {
+    opc_.Discard(extent);
+    FailFull(from, fabric::kCacheLineBytes);
+    return;
+  }
+  const Version version = opc_.NextVersion();
+  const NodeSet holders = otc_.Put(key_hash, from.node);
+  IssueRound(key_hash, version, holders, from.node, old);  // invariant 2: first the invalidations,
+  opc_.Commit(slot, extent, version);                      // then the commit,
+  if (old && holders.empty()) opc_.Release(old->extent, old->extent_bytes());
+  gate_->Answer(from, {.version = version, .extent_offset = extent}, 0);  // then the answer
+}
+
+void Home::Delete(const Waiter& from, std::uint64_t key_hash, std::string_view key,
+                  std::uint64_t if_version) {
+  const std::optional<Osc::Served> old = osc_.Translate(key_hash, key);
+  if (!CheckVersion(from, old, if_version)) return;
+  if (!old) {
+    Fail(from, StatusCode::kNotFound, Reason::kNoSuchObject);
+    return;
+  }
+  const Version version = opc_.NextVersion();
+  const NodeSet holders = otc_.Delete(key_hash);
+  IssueRound(key_hash, version, holders, from.node, old);
+  opc_.CommitDelete(old->slot);
+  if (holders.empty()) opc_.Release(old->extent, old->extent_bytes());
+  gate_->Answer(from, {.version = version}, 0);
+}
+
+void Home::Create(const Waiter& from, std::uint64_t key_hash, std::string_view key,
+                  std::uint64_t payload_bytes) {
+  if (!pool_->trusted()) {
+    Fail(from, StatusCode::kFailedPrecondition, Reason::kNotTrusted);
+    return;
+  }
+  const std::uint64_t extent = opc_.Begin(key_hash, key, payload_bytes);
+  if (extent == 0) {
+    FailFull(from, fabric::ExtentBytes(key.size(), payload_bytes));
+    return;
+  }
+  node_[from.node].drafts.push_back(extent);
+  gate_->Answer(from, {.extent_offset = extent}, 0);
+}
+
+void Home::CommitDraft(const Waiter& from, std::uint64_t extent) {
+  if (std::erase(node_[from.node].drafts, extent) == 0) {
+    Fail(from, StatusCode::kFailedPrecondition, Reason::kNoSuchDraft);
+    return;
+  }
+  CommitPut(from, extent, fabric::kAnyVersion);
+}
+
+void Home::AbortDraft(const Waiter& from, std::uint64_t extent) {
+  if (std::erase(node_[from.node].drafts, extent) != 0) opc_.Discard(extent);
+}
+
+void Home::Release(const Waiter& from, std::uint64_t extent) {
+  std::vector<std::uint64_t>& lent = node_[from.node].lent;
+  const auto found = std::find(lent.begin(), lent.end(), extent);
+  if (found == lent.end()) {
+    ++counters_.bad_requests;
+    return;
+  }
+  *found = lent.back();
+  lent.pop_back();
+  opc_.Discard(extent);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Requests with a payload.
+
+void Home::BeginUpload(const Waiter& from, const Request& request, std::uint64_t key_hash,
+                       std::string_view key, TimeNs now_ns) {
+  const bool is_put = request.op == Op::kPut;
+  const bool is_staged = (request.flags & fabric::kBodyStaged) != 0;
+  Upload upload{.node = from.node,
+                .lane = from.lane,
+                .request_id = from.request_id,
+                .op = request.op,
+                .flags = request.flags,
+                .argument = request.argument,
+                .extent = 0,
+                .body_bytes = 0,
+                .payload_offset = 0,
+                .drained_bytes = 0,
+                .function = 0};
+  if (is_put) {
+    // Fail early what cannot succeed; CommitPut looks again when the payload is whole.
+    if (request.argument != fabric::kAnyVersion &&
+        !CheckVersion(from, osc_.Translate(key_hash, key), request.argument)) {
+      return;
+    }
+  } else if (request.op != Op::kReady) {
+    const auto function = executor_->FindFunction(key);
+    if (!function) {
+      Fail(from, StatusCode::kNotFound, Reason::kNoSuchFunction);
+      return;
+    }
+    upload.function = *function;
+  }
+  if (is_put || request.payload_bytes > 0) {
+    upload.extent = is_put ? opc_.Begin(key_hash, key, request.payload_bytes)
+                           : opc_.Begin(0, {}, request.payload_bytes);
+    if (upload.extent == 0) {
+      FailFull(from, fabric::ExtentBytes(is_put ? key.size() : 0, request.payload_bytes));
+      return;
+    }
+  }
+  if (!is_staged) {
+    if (request.payload_bytes > 0) {
+      opc_.Fill(upload.extent, 0, request.body + request.key_bytes, request.payload_bytes);
+    }
+    EndUpload(upload, now_ns);
+    return;
+  }
+  upload.payload_offset = fabric::StagedPayloadOffset(request.key_bytes);
+  upload.body_bytes = upload.payload_offset + request.payload_bytes;
+  upload.drained_bytes = upload.payload_offset;
+  if (AdvanceUpload(&upload)) {
+    EndUpload(upload, now_ns);
+    return;
+  }
+  node_[from.node].uploading_lanes |= std::uint64_t{1} << from.lane;
+  uploads_.push_back(upload);
+}
+
+bool Home::AdvanceUpload(Upload* upload) {
+  // Hostile: never more than the body, never more than the staging area holds beyond what we took.
+  const std::uint64_t staged =
+      std::min({gate_->StagedBytes(upload->node, upload->lane), upload->body_bytes,
+                upload->drained_bytes + fabric::kStagingBytes});
+  const std::byte* staging = gate_->Staging(upload->node, upload->lane);
+  std::uint64_t budget = fabric::kHomeCopyBytes;
+  bool moved = false;
+  while (upload->drained_bytes < staged && budget > 0) {
+    const std::uint64_t position = upload->drained_bytes % fabric::kStagingBytes;
+    const std::uint64_t bytes = std::min({staged - upload->drained_bytes, budget,
+                                          fabric::kStagingBytes - position});
+    opc_.Fill(upload->extent, upload->drained_bytes - upload->payload_offset, staging + position,
+              bytes);
+    upload->drained_bytes += bytes;
+    budget -= bytes;
+    moved = true;
+  }
+  if (upload->drained_bytes == upload->body_bytes) return true;  // the reply says so
+  if (moved) gate_->SetDrained(upload->node, upload->lane, upload->drained_bytes);
+  return false;
+}
+
+void Home::EndUpload(const Upload& upload, TimeNs now_ns) {
+  switch (upload.op) {
+    case Op::kPut:
+      CommitPut({upload.node, upload.lane, upload.request_id}, upload.extent, upload.argument);
+      return;
+    case Op::kCall:
+    case Op::kStart:
+    case Op::kReady:
+      EndCall(upload, now_ns);
+      return;
+    case Op::kGet:
+    case Op::kDelete:
+    case Op::kStat:
+    case Op::kCreate:
+    case Op::kCommit:
+    case Op::kAbort:
+    case Op::kRelease:
+    case Op::kRegister:
+    case Op::kUnready:
+    case Op::kWait:
+    case Op::kPoll:
+    case Op::kForget:
+      return;  // have no payload
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Functions: between requests and the Executor Manager.
+
+void Home::EndCall(const Upload& upload, TimeNs now_ns) {
+  const Waiter from{upload.node, upload.lane, upload.request_id};
+  const scheduler::Payload payload{upload.extent};
+  if (upload.op == Op::kReady) {
+    if (upload.argument != 0) {
+      const int code = std::min<int>(upload.flags >> fabric::kStatusShift,
+                                     static_cast<int>(StatusCode::kUnauthenticated));
+      executor_->Finish(from.node, upload.argument, static_cast<StatusCode>(code), payload);
+    } else {
+      Release(payload);
+    }
+    executor_->Ready(from);
+    executor_->Poll(now_ns);
+    return;
+  }
+  const bool waits = upload.op == Op::kCall;
+  const TimeNs deadline_ns = now_ns + std::min<TimeNs>(upload.argument, TimeNs{1} << 60);
+  const auto id = executor_->Call(from.node, waits ? std::optional(from) : std::nullopt,
+                                  upload.function, payload, deadline_ns, now_ns);
+  if (!id) {
+    Fail(from, StatusCode::kResourceExhausted, Reason::kQueueFull,
+         scheduler::ExecutorManager::kMaxQueued);
+  } else if (!waits) {
+    gate_->Answer(from, {.value = {*id}}, 0);
+  }
+}
+
+void Home::Register(const Waiter& from, std::string_view function, std::uint64_t limits) {
+  const Reason reason =
+      executor_->Register(from.node, function, fabric::FunctionLimits::Unpack(limits));
+  if (reason == Reason::kNone) {
+    gate_->Answer(from, {}, 0);
+  } else {
+    Fail(from,
+         reason == Reason::kAlreadyRegistered ? StatusCode::kAlreadyExists
+                                              : StatusCode::kResourceExhausted,
+         reason, scheduler::ExecutorManager::kMaxFunctionsPerNode);
+  }
+}
+
+void Home::CallOnInvocation(const Waiter& from, const Request& request) {
+  switch (request.op) {
+    case Op::kUnready:
+      executor_->Unready(from.node);
+      gate_->Answer(from, {}, 0);
+      return;
+    case Op::kWait:
+      if (!executor_->Wait(from, request.argument)) {
+        Fail(from, StatusCode::kNotFound, Reason::kNoSuchInvocation);
+      }
+      return;
+    case Op::kPoll: {
+      const std::optional<bool> has_ended = executor_->Poll(from.node, request.argument);
+      if (has_ended) {
+        gate_->Answer(from, {.value = {*has_ended ? 1u : 0u}}, 0);
+      } else {
+        Fail(from, StatusCode::kNotFound, Reason::kNoSuchInvocation);
+      }
+      return;
+    }
+    case Op::kForget:
+      executor_->Forget(from.node, request.argument);
+      return;
+    case Op::kGet:
+    case Op::kPut:
+    case Op::kDelete:
+    case Op::kStat:
+    case Op::kCreate:
+    case Op::kCommit:
+    case Op::kAbort:
+    case Op::kRelease:
+    case Op::kRegister:
+    case Op::kReady:
+    case Op::kCall:
+    case Op::kStart:
+      return;  // are no invocation's
+  }
+}
+
+void Home::Deliver(const Waiter& worker, const scheduler::Delivery& delivery) {
+  gate_->Answer(worker,
+                {.extent_offset = delivery.input.extent,
+                 .value = {delivery.id,
+                           delivery.local_function | std::uint64_t{delivery.attempt} << 32,
+                           delivery.left_ns}},
+                delivery.input.extent != 0 ? opc_.header(delivery.input.extent)->payload_bytes : 0);
+}
+
+void Home::Answer(const Waiter& waiter, const scheduler::Outcome& outcome) {
+  std::uint64_t payload_bytes = 0;
+  if (outcome.payload.extent != 0) {
+    node_[waiter.node].lent.push_back(outcome.payload.extent);
+    payload_bytes = opc_.header(outcome.payload.extent)->payload_bytes;
+  }
+  gate_->Answer(waiter,
+                {.code = static_cast<std::uint16_t>(outcome.code),
+                 .reason = outcome.reason,
+                 .extent_offset = outcome.payload.extent,
+                 .value = {outcome.attempts}},
+                payload_bytes);
+}
+
+void Home::Release(scheduler::Payload payload) {
+  if (payload.extent != 0) opc_.Discard(payload.extent);
+}
+
+}  // namespace apta::daemon

@@ -1,0 +1,56 @@
+// A set of nodes: four words, no allocation.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstdint>
+
+#include "fabric/message.h"
+
+namespace apta::daemon {
+
+using fabric::NodeId;
+
+class NodeSet {
+ public:
+  static NodeSet Of(NodeId node) {
+    NodeSet set;
+    set.Add(node);
+    return set;
+  }
+
+  void Add(NodeId node) { word_[node / 64] |= Bit(node); }
+  void Remove(NodeId node) { word_[node / 64] &= ~Bit(node); }
+  void Remove(const NodeSet& other) {
+    for (std::size_t i = 0; i < word_.size(); ++i) word_[i] &= ~other.word_[i];
+  }
+  void AddAll(const NodeSet& other) {
+    for (std::size_t i = 0; i < word_.size(); ++i) word_[i] |= other.word_[i];
+  }
+  bool Contains(NodeId node) const { return (word_[node / 64] & Bit(node)) != 0; }
+  bool empty() const { return (word_[0] | word_[1] | word_[2] | word_[3]) == 0; }
+  int size() const {
+    int count = 0;
+    for (const std::uint64_t word : word_) count += std::popcount(word);
+    return count;
+  }
+  bool operator==(const NodeSet&) const = default;
+
+  // In ascending order. `visit` may change this set.
+  template <typename Visit>
+  void ForEach(Visit&& visit) const {
+    for (std::size_t i = 0; i < word_.size(); ++i) {
+      for (std::uint64_t rest = word_[i]; rest != 0; rest &= rest - 1) {
+        visit(static_cast<NodeId>(i * 64 + static_cast<std::size_t>(std::countr_zero(rest))));
+      }
+    }
+  }
+
+ private:
+  static std::uint64_t Bit(NodeId node) { return std::uint64_t{1} << (node % 64); }
+
+  std::array<std::uint64_t, fabric::kMaxNodes / 64> word_{};
+};
+static_assert(fabric::kMaxNodes == 256, "empty() looks at four words");
+
+}  // namespace apta::daemon

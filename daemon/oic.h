@@ -1,0 +1,119 @@
+// OIC, the Object Invalidation Controller of one home: issues invalidations, counts
+// acknowledgements, holds back the extents of old versions until nobody can read them, and answers
+// the scheduler.
+//
+// Invalidations to one node are numbered from 1; the node acknowledges cumulatively. A commit that
+// supersedes a version which nodes may hold begins a round: one record to each of them. The round
+// is acknowledged when all have applied their record, and over when none of them still lists the
+// old extent in its hold table; then the extent goes back to the object manager.
+//
+// A pure state machine: one thread, no system call, no clock. Never waits and never blocks: a full
+// ring becomes one "drop everything up to s" mark. Allocates only when more rounds are outstanding
+// than ever before.
+//
+// Invariants
+//   1. issued - acknowledged <= kRecords for every record that stands in a ring, so that no
+//      record is overwritten before it was applied.
+//   2. An extent is released only when its round's nodes have all acknowledged, and none holds it.
+//   3. A dead node owes nothing: it leaves every round.
+//   4. A node's word is believed only between what it acknowledged before and what was issued.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "daemon/node_set.h"
+#include "fabric/message.h"
+#include "fabric/ring.h"
+
+namespace apta::daemon {
+
+// What the OIC may do to nodes: shared-memory rings, or the simulator's links.
+class InvalidationGate {
+ public:
+  virtual ~InvalidationGate() = default;
+  virtual void Issue(NodeId node, std::uint64_t sequence,
+                     const fabric::Invalidation& invalidation) = 0;
+  virtual void IssueDropAll(NodeId node, std::uint64_t sequence) = 0;
+  virtual std::uint64_t Acknowledged(NodeId node) = 0;         // hostile: any value
+  virtual bool Holds(NodeId node, std::uint64_t extent) = 0;   // hostile: any answer
+};
+
+// Who hears of the end of a round.
+class RoundObserver {
+ public:
+  virtual ~RoundObserver() = default;
+  // All nodes but the writer have acknowledged.
+  virtual void OnAcknowledged(std::uint64_t key_hash) = 0;
+  // Nobody can read the extent any more.
+  virtual void OnReleased(std::uint64_t extent, std::uint64_t extent_bytes) = 0;
+};
+
+class Oic {
+ public:
+  Oic(InvalidationGate* gate, RoundObserver* observer);
+
+  void AttachNode(NodeId node);
+  // Invariant 3. Rounds that waited for nobody else end here.
+  void ForgetNode(NodeId node);
+
+  // `version` of the object supersedes what stands in `extent` (0 = nothing), which `holders` may
+  // hold. The writer, if among them, gets a record as well, so that it says when it has let go of
+  // the old extent, but no observer hears of it. REQUIRES: holders is not empty.
+  void IssueRound(std::uint64_t key_hash, std::uint64_t version, const NodeSet& holders,
+                  NodeId writer, std::uint64_t extent, std::uint64_t extent_bytes);
+
+  // Looks for new acknowledgements of the nodes that owe some, and at rounds that wait for hold
+  // tables; returns how many rounds moved on. Costs one load per owing node.
+  int Poll();
+
+  std::uint64_t Issued(NodeId node) const { return node_[node].issued; }
+  std::uint64_t Outstanding(NodeId node) const { return node_[node].issued - node_[node].acked; }
+  const NodeSet& owing() const { return owing_; }
+  std::uint64_t held_bytes() const { return held_bytes_; }
+  std::uint64_t open_rounds() const { return open_rounds_; }
+
+ private:
+  using RoundIndex = std::uint32_t;
+  static constexpr RoundIndex kNoRound = ~RoundIndex{0};
+
+  struct Round {
+    std::uint64_t key_hash = 0;
+    std::uint64_t extent = 0;
+    std::uint64_t extent_bytes = 0;
+    NodeSet waiting;             // have not acknowledged
+    NodeSet holding;             // have, but list the extent in their hold table
+    bool others_waited = false;  // somebody besides the writer was asked
+    bool live = false;
+    bool in_held_list = false;
+    NodeId writer = 0;
+    RoundIndex next_free = kNoRound;
+  };
+
+  struct Node {
+    std::uint64_t issued = 0;
+    std::uint64_t acked = 0;
+    std::uint64_t drop_all = 0;      // records up to here were replaced by a mark
+    bool attached = false;
+    std::vector<RoundIndex> round_of;  // by sequence % kRecords
+  };
+
+  void IssueTo(NodeId node, RoundIndex index, std::uint64_t version);
+  int Acknowledge(NodeId node, std::uint64_t sequence);
+  void AcknowledgeRound(RoundIndex index, NodeId node);
+  void AdvanceRound(RoundIndex index);
+  RoundIndex NewRound();
+
+  InvalidationGate* gate_;
+  RoundObserver* observer_;
+  std::array<Node, fabric::kMaxNodes> node_;
+  NodeSet owing_;
+  std::vector<Round> round_;
+  RoundIndex free_round_ = kNoRound;
+  std::vector<RoundIndex> held_;  // rounds with a non-empty `holding`
+  std::uint64_t held_bytes_ = 0;
+  std::uint64_t open_rounds_ = 0;
+};
+
+}  // namespace apta::daemon

@@ -1,0 +1,69 @@
+#include "daemon/opc.h"
+
+#include <atomic>
+#include <cstring>
+
+
+namespace apta::daemon {
+
+using fabric::ExtentHeader;
+
+std::uint64_t Opc::Begin(std::uint64_t key_hash, std::string_view key,
+                         std::uint64_t payload_bytes) {
+  const std::uint64_t extent =
+      share_->objects.Allocate(fabric::ExtentBytes(key.size(), payload_bytes));
+  if (extent == 0) return 0;
+  // Relaxed: a statistic that other threads read.
+  share_->used_bytes.store(share_->objects.used_bytes(), std::memory_order_relaxed);
+  ExtentHeader* header = mutable_header(extent);
+  // Invariant 2. An exchange, because the stores below may not move above it; partner: the second
+  // look at the version in IndexView::ReadUnregistered.
+  std::atomic_ref<std::uint64_t>(header->version).exchange(0, std::memory_order_acq_rel);
+  header->payload_bytes = payload_bytes;
+  header->key_hash = key_hash;
+  header->checksum = 0;
+  header->payload_offset =
+      static_cast<std::uint32_t>(fabric::PayloadOffset(key.size(), payload_bytes));
+  header->key_bytes = static_cast<std::uint16_t>(key.size());
+  header->reserved = 0;
+  std::memcpy(header + 1, key.data(), key.size());
+  return extent;
+}
+
+void Opc::Fill(std::uint64_t extent, std::uint64_t payload_position, const void* from,
+               std::uint64_t bytes) {
+  std::memcpy(pool_->data() + extent + header(extent)->payload_offset + payload_position, from,
+              bytes);
+}
+
+void Opc::Discard(std::uint64_t extent) {
+  const ExtentHeader* discarded = header(extent);
+  Release(extent, fabric::ExtentBytes(discarded->key_bytes, discarded->payload_bytes));
+}
+
+void Opc::Release(std::uint64_t extent, std::uint64_t extent_bytes) {
+  share_->objects.Free(extent, extent_bytes);
+  share_->used_bytes.store(share_->objects.used_bytes(), std::memory_order_relaxed);
+}
+
+Version Opc::NextVersion() {
+  // Relaxed: only uniqueness and growth matter between shards; a version becomes visible with the
+  // commit store. Invariant 3.
+  return pool_->superblock()->last_version.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
+void Opc::Commit(fabric::IndexSlot* slot, std::uint64_t extent, Version version) {
+  ExtentHeader* header = mutable_header(extent);
+  const bool is_new = slot->load(std::memory_order_relaxed) == 0;  // ours alone to write
+  // Release: the header and the payload are whole before the version says so (invariant 2).
+  std::atomic_ref<std::uint64_t>(header->version).store(version, std::memory_order_release);
+  fabric::IndexWriter::Commit(slot, header->key_hash, extent);
+  if (is_new) share_->live_objects.fetch_add(1, std::memory_order_relaxed);  // a statistic
+}
+
+void Opc::CommitDelete(fabric::IndexSlot* slot) {
+  fabric::IndexWriter::Erase(slot);
+  share_->live_objects.fetch_sub(1, std::memory_order_relaxed);  // a statistic
+}
+
+}  // namespace apta::daemon

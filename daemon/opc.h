@@ -1,0 +1,58 @@
+// OPC, the Object Persistence Controller of one home: makes a whole object durable and visible in
+// one phase. A fresh extent is filled where nobody can see it; one 8-byte store commits it.
+//
+// One thread; no system call; a slice of Fill is the only thing that takes time.
+//
+// Invariants
+//   1. Until Commit no index slot names the extent. (Pools of durability `none` are the only ones
+//      served; durability classes add their promise before the commit store, nothing after it.)
+//   2. A header's version is 0 from before its first byte changes until it is whole, so that an
+//      unregistered reader of a reused extent notices (index.h, invariant 4).
+//   3. Versions are strictly increasing over the pool's whole life.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "apta/object.h"
+#include "daemon/pool.h"
+
+namespace apta::daemon {
+
+class Opc {
+ public:
+  Opc(Pool* pool, int shard) : pool_(pool), share_(&pool->share(shard)) {}
+
+  // A fresh extent with its header and key written; 0 = no room. An empty key makes an extent that
+  // can never be committed: a message's payload.
+  std::uint64_t Begin(std::uint64_t key_hash, std::string_view key, std::uint64_t payload_bytes);
+  // Copies a part of the payload to where it belongs.
+  void Fill(std::uint64_t extent, std::uint64_t payload_position, const void* from,
+            std::uint64_t bytes);
+  void Discard(std::uint64_t extent);
+
+  Version NextVersion();
+  // Visible from here on. REQUIRES: `version` is from NextVersion, the payload is whole.
+  void Commit(fabric::IndexSlot* slot, std::uint64_t extent, Version version);
+  void CommitDelete(fabric::IndexSlot* slot);
+
+  // Room for a key that has no slot yet; nullptr = the index cannot grow.
+  fabric::IndexSlot* ReserveSlot(std::uint64_t key_hash) { return share_->index.Reserve(key_hash); }
+  void Release(std::uint64_t extent, std::uint64_t extent_bytes);
+
+  const fabric::ExtentHeader* header(std::uint64_t extent) const {
+    return reinterpret_cast<const fabric::ExtentHeader*>(pool_->data() + extent);
+  }
+  std::uint64_t used_bytes() const { return share_->objects.used_bytes(); }
+  std::uint64_t capacity_bytes() const { return share_->objects.capacity_bytes(); }
+
+ private:
+  fabric::ExtentHeader* mutable_header(std::uint64_t extent) const {
+    return reinterpret_cast<fabric::ExtentHeader*>(pool_->data() + extent);
+  }
+
+  Pool* pool_;
+  HeapShare* share_;
+};
+
+}  // namespace apta::daemon

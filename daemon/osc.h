@@ -1,0 +1,41 @@
+// OSC, the Object Serving Controller of one home: translates an object to its extent and serves it
+// whole. In place: what a node gets is the extent's offset, the bytes stay where they are.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "daemon/pool.h"
+
+namespace apta::daemon {
+
+// One thread, no state of its own; a look-up costs the lines of one bucket and one header.
+class Osc {
+ public:
+  struct Served {
+    fabric::IndexSlot* slot;
+    const fabric::ExtentHeader* header;
+    std::uint64_t extent;
+
+    std::uint64_t extent_bytes() const {
+      return fabric::ExtentBytes(header->key_bytes, header->payload_bytes);
+    }
+  };
+
+  explicit Osc(Pool* pool, int shard) : pool_(pool), share_(&pool->share(shard)) {}
+
+  std::optional<Served> Translate(std::uint64_t key_hash, std::string_view key) const {
+    fabric::IndexSlot* slot = share_->index.FindWritable(key_hash, key);
+    if (slot == nullptr) return std::nullopt;
+    // Relaxed: this home is the slot's only writer.
+    const std::uint64_t extent = fabric::SlotExtentOffset(slot->load(std::memory_order_relaxed));
+    return Served{slot, share_->index.view().HeaderAt(extent), extent};
+  }
+
+ private:
+  Pool* pool_;
+  HeapShare* share_;
+};
+
+}  // namespace apta::daemon

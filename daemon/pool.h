@@ -1,0 +1,77 @@
+// A pool: one region of the heap with its superblock, its index, and for each shard the object
+// manager of the shard's share of the heap.
+//
+// Open and state reporting belong to the control thread; each share belongs to its shard's thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "apta/server.h"
+#include "daemon/object_manager.h"
+#include "fabric/index.h"
+#include "fabric/region.h"
+#include "fabric/superblock.h"
+
+namespace apta::daemon {
+
+// One shard's share of a pool: what its home allocates from and commits to. Counters may be read
+// by any thread.
+struct HeapShare {
+  HeapShare(std::byte* region, const fabric::Superblock& superblock, std::uint64_t begin,
+            std::uint64_t end)
+      : objects(begin, end), index(region, superblock, [this, region] {
+          return AllocateIndexBucket(region);
+        }) {}
+
+  ObjectManager objects;
+  fabric::IndexWriter index;
+  std::atomic<std::uint64_t> live_objects{0};
+  std::atomic<std::uint64_t> used_bytes{0};   // of `objects`, published by the shard
+  std::atomic<std::uint64_t> held_bytes{0};   // of old versions that nodes have not released
+
+ private:
+  std::uint64_t AllocateIndexBucket(std::byte* region);
+};
+
+class Pool {
+ public:
+  // Makes the region, or opens an existing one and keeps the objects that it holds: what the
+  // index names and the headers confirm. Errors as MemoryServer::Start.
+  static absl::StatusOr<std::unique_ptr<Pool>> Open(const PoolOptions& options, int shards);
+  ~Pool();  // marks the region clean
+
+  const PoolOptions& options() const { return options_; }
+  const fabric::Region& region() const { return region_; }
+  fabric::Region& region() { return region_; }
+  std::byte* data() const { return region_.data(); }
+  fabric::Superblock* superblock() const {
+    return reinterpret_cast<fabric::Superblock*>(region_.data());
+  }
+  HeapShare& share(int shard) { return *shares_[static_cast<std::size_t>(shard)]; }
+  int shards() const { return static_cast<int>(shares_.size()); }
+  bool trusted() const { return options_.access == "trusted"; }
+
+  // What happened to an existing region's objects at Open.
+  std::uint64_t recovered_objects() const { return recovered_objects_; }
+  std::uint64_t dropped_slots() const { return dropped_slots_; }
+
+ private:
+  Pool(PoolOptions options, fabric::Region region);
+  absl::Status Format(int shards);
+  void MakeShares();
+  void Recover();
+  bool RecoverSlot(const fabric::IndexSlot& slot, std::uint64_t* max_version);
+
+  PoolOptions options_;
+  fabric::Region region_;
+  std::vector<std::unique_ptr<HeapShare>> shares_;
+  std::uint64_t recovered_objects_ = 0;
+  std::uint64_t dropped_slots_ = 0;
+};
+
+}  // namespace apta::daemon

@@ -1,0 +1,195 @@
+#include "daemon/server.h"
+
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+
+#include "absl/status/status.h"
+#include "daemon/config.h"
+#include "fabric/control.h"
+#include "fabric/hash.h"
+#include "fmt/format.h"
+#include "spdlog/spdlog.h"
+
+namespace apta::daemon {
+namespace {
+
+using fabric::UniqueFd;
+
+absl::Status SocketError(const std::string& socket, const char* what) {
+  return absl::ErrnoToStatus(errno, fmt::format("socket {}: {}", socket, what));
+}
+
+// Owning a path is owning an abstract socket named after it: the kernel lets go of that when its
+// owner dies, however it dies, so that a path left behind by a dead memory server can be told from
+// a live one's without a race.
+absl::StatusOr<UniqueFd> LockSocketPath(const std::string& socket) {
+  std::error_code error;
+  const std::string canonical = std::filesystem::weakly_canonical(socket, error).string();
+  const std::string name = fmt::format("apta-{:016x}", fabric::KeyHash(error ? socket : canonical));
+  UniqueFd lock(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!lock.valid()) return SocketError(socket, "socket");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  name.copy(address.sun_path + 1, sizeof(address.sun_path) - 1);
+  const auto bytes = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  if (bind(lock.get(), reinterpret_cast<const sockaddr*>(&address), bytes) != 0) {
+    if (errno != EADDRINUSE) return SocketError(socket, "locking it");
+    return absl::AlreadyExistsError(
+        fmt::format("socket {}: a memory server is serving it already; choose another --socket or "
+                    "stop that one",
+                    socket));
+  }
+  return lock;
+}
+
+absl::StatusOr<UniqueFd> Listen(const std::string& socket) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (socket.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(
+        fmt::format("socket {}: a socket's path has at most {} bytes", socket,
+                    sizeof(address.sun_path) - 1));
+  }
+  socket.copy(address.sun_path, socket.size());
+  const std::filesystem::path folder = std::filesystem::path(socket).parent_path();
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (error) {
+    return absl::PermissionDeniedError(fmt::format("socket {}: its folder cannot be made: {}",
+                                                   socket, error.message()));
+  }
+  struct stat existing;
+  if (lstat(socket.c_str(), &existing) == 0) {
+    if (!S_ISSOCK(existing.st_mode)) {
+      return absl::InvalidArgumentError(
+          fmt::format("socket {}: there is a file that is no socket; choose another --socket",
+                      socket));
+    }
+    // Another network namespace has abstract names of its own: ask the path as well.
+    if (fabric::ConnectSocket(socket).ok()) {
+      return absl::AlreadyExistsError(
+          fmt::format("socket {}: a memory server is serving it already", socket));
+    }
+    if (unlink(socket.c_str()) != 0) return SocketError(socket, "taking it over");
+  }
+  UniqueFd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!listener.valid()) return SocketError(socket, "socket");
+  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    return SocketError(socket, "bind");
+  }
+  // Anybody may knock: who gets in is decided per pool, by credentials.
+  if (chmod(socket.c_str(), 0666) != 0) return SocketError(socket, "chmod");
+  if (listen(listener.get(), 1024) != 0) return SocketError(socket, "listen");
+  return listener;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  if (absl::Status valid = Validate(options); !valid.ok()) return valid;
+  std::unique_ptr<Server> server(new Server());
+  const std::string socket = fabric::ResolveSocket(options.socket);
+  absl::StatusOr<UniqueFd> lock = LockSocketPath(socket);
+  if (!lock.ok()) return lock.status();
+  server->socket_lock_ = *std::move(lock);
+  if (absl::Status opened = server->OpenPools(options); !opened.ok()) return opened;
+  absl::StatusOr<std::unique_ptr<IoLoop>> loop = IoLoop::Create();
+  if (!loop.ok()) return loop.status();
+  server->loop_ = *std::move(loop);
+  absl::StatusOr<fabric::Doorbell> mail = fabric::Doorbell::Create();
+  if (!mail.ok()) return mail.status();
+  server->mailbox_ = std::make_unique<Mailbox>(*std::move(mail));
+  absl::StatusOr<UniqueFd> listener = Listen(socket);
+  if (!listener.ok()) return listener.status();
+  server->socket_ = socket;  // from here on the path is ours to remove
+  if (absl::Status started = server->StartShards(options); !started.ok()) return started;
+  server->sessions_ =
+      std::make_unique<Sessions>(server->loop_.get(), *std::move(listener), &server->pools_,
+                                 &server->shards_, options.link);
+  Server* self = server.get();
+  server->control_ = std::thread([self] { self->RunControl(); });
+  pthread_setname_np(server->control_.native_handle(), "apta-control");
+  return server;
+}
+
+absl::Status Server::OpenPools(const ServerOptions& options) {
+  for (const PoolOptions& pool_options : options.pools) {
+    absl::StatusOr<std::unique_ptr<Pool>> pool = Pool::Open(pool_options, options.shards);
+    if (!pool.ok()) return pool.status();
+    if ((*pool)->region().existed()) {
+      spdlog::info("pool {}: {} objects found in {}, {} incomplete ones dropped",
+                   pool_options.name, (*pool)->recovered_objects(), pool_options.backing,
+                   (*pool)->dropped_slots());
+    }
+    pools_.push_back(*std::move(pool));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Server::StartShards(const ServerOptions& options) {
+  std::vector<Pool*> pools;
+  for (const auto& pool : pools_) pools.push_back(pool.get());
+  const Shard::Observer observer = {
+      .on_forgotten =
+          [this](NodeId node) { mailbox_->Post([this, node] { sessions_->OnForgotten(node); }); },
+      .on_hostile =
+          [this](NodeId node) { mailbox_->Post([this, node] { sessions_->OnHostile(node); }); },
+  };
+  for (int index = 0; index < options.shards; ++index) {
+    absl::StatusOr<std::unique_ptr<Shard>> shard =
+        Shard::Start(index, pools, options.link, observer);
+    if (!shard.ok()) return shard.status();
+    shards_.push_back(*std::move(shard));
+  }
+  return absl::OkStatus();
+}
+
+void Server::RunControl() {
+  // Readable until it is read, which keeps the loop simple: this doorbell is ours alone.
+  loop_->Watch(mailbox_->doorbell().fd(), [this] {
+    std::uint64_t rings;
+    [[maybe_unused]] const ssize_t bytes =
+        read(mailbox_->doorbell().fd(), &rings, sizeof(rings));
+    mailbox_->Run();
+  });
+  while (!stop_.load()) {
+    loop_->RunOnce(sessions_->CloseSilent(fabric::RealClock::ReadNow()));
+  }
+}
+
+Server::~Server() {
+  if (control_.joinable()) {
+    stop_.store(true);
+    mailbox_->doorbell().Ring();
+    control_.join();
+  }
+  if (!socket_.empty()) unlink(socket_.c_str());
+  shards_.clear();  // they look at the sessions' ports
+  sessions_.reset();
+}
+
+}  // namespace apta::daemon
+
+namespace apta {
+
+absl::StatusOr<MemoryServer> MemoryServer::Start(const ServerOptions& options) {
+  absl::StatusOr<std::unique_ptr<daemon::Server>> server = daemon::Server::Start(options);
+  if (!server.ok()) return server.status();
+  return MemoryServer(*std::move(server));
+}
+
+MemoryServer::MemoryServer(std::unique_ptr<daemon::Server> server) : server_(std::move(server)) {}
+MemoryServer::MemoryServer(MemoryServer&&) noexcept = default;
+MemoryServer& MemoryServer::operator=(MemoryServer&&) noexcept = default;
+MemoryServer::~MemoryServer() = default;
+const std::string& MemoryServer::socket() const { return server_->socket(); }
+
+}  // namespace apta

@@ -1,0 +1,251 @@
+#include "daemon/shard.h"
+
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <future>
+
+#include "absl/status/status.h"
+#include "fmt/format.h"
+
+namespace apta::daemon {
+
+using fabric::Lane;
+
+namespace {
+
+// Requests taken from one node before the next one's turn.
+constexpr int kBatch = 16;
+// The clock is read once in so many polls: deadlines are a matter of milliseconds.
+constexpr std::uint32_t kPollsPerClockReading = 32;
+
+absl::Status AddToEpoll(int epoll, int fd) {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLET;  // never read: see Doorbell
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0) {
+    return absl::ErrnoToStatus(errno, "epoll_ctl");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Shard>> Shard::Start(int index, std::vector<Pool*> pools,
+                                                    const LinkOptions& link, Observer observer) {
+  absl::StatusOr<fabric::Doorbell> mail = fabric::Doorbell::Create();
+  if (!mail.ok()) return mail.status();
+  fabric::UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll.valid()) return absl::ErrnoToStatus(errno, "epoll_create1");
+  const absl::Status added = AddToEpoll(epoll.get(), mail->fd());
+  if (!added.ok()) return added;
+  std::unique_ptr<Shard> shard(new Shard(index, std::move(pools), link, std::move(observer),
+                                         *std::move(mail), std::move(epoll)));
+  Shard* self = shard.get();
+  shard->thread_ = std::thread([self] { self->Run(); });
+  pthread_setname_np(shard->thread_.native_handle(), fmt::format("apta-home-{}", index).c_str());
+  return shard;
+}
+
+Shard::Shard(int index, std::vector<Pool*> pools, const LinkOptions& link, Observer observer,
+             fabric::Doorbell mail, fabric::UniqueFd epoll)
+    : index_(index),
+      pools_(std::move(pools)),
+      link_(link),
+      observer_(std::move(observer)),
+      mailbox_(std::move(mail)),
+      epoll_(std::move(epoll)) {
+  NodeGate* const gate = this;
+  for (Pool* pool : pools_) {
+    homes_.push_back(std::make_unique<Home>(pool, index, /*hosts_functions=*/index == 0, gate));
+  }
+  attached_.reserve(fabric::kMaxNodes);
+  answered_.reserve(fabric::kLanes * 4);
+}
+
+Shard::~Shard() {
+  stop_.store(true);
+  mailbox_.doorbell().Ring();
+  thread_.join();
+}
+
+void Shard::RunAndWait(const std::function<void()>& job) {
+  std::promise<void> done;
+  Post([&] {
+    job();
+    done.set_value();
+  });
+  done.get_future().wait();
+}
+
+absl::Status Shard::WatchDoorbell(int doorbell_fd) { return AddToEpoll(epoll_.get(), doorbell_fd); }
+
+void Shard::AttachNode(NodeId node, int pool_index, const fabric::Port* port, int socket) {
+  const fabric::LinkDirection to_node(link_, (std::uint64_t{node} << 32) + 1);
+  node_[node].emplace(port, socket, &home(pool_index), index_, to_node);
+  attached_.push_back(node);
+  home(pool_index).AttachNode(node);
+}
+
+void Shard::ForgetNode(NodeId node) {
+  std::erase(attached_, node);
+  node_[node]->home->ForgetNode(node);
+  WakeAnswered();  // nothing may point into its port afterwards
+  node_[node].reset();
+}
+
+// ---------------------------------------------------------------------------------------------
+
+void Shard::Run() {
+  fabric::IdleStrategy idle;
+  while (!stop_.load(std::memory_order_relaxed)) {  // the doorbell orders it, see Sleep
+    if (PollOnce() > 0) {
+      idle.Reset();
+    } else if (idle.Idle() == fabric::IdleStrategy::Advice::kSleep) {
+      Sleep();
+      idle.Reset();
+    }
+  }
+}
+
+int Shard::PollOnce() {
+  if (link_.enabled() || polls_++ % kPollsPerClockReading == 0) {
+    now_ns_ = fabric::RealClock::ReadNow();
+  }
+  int done = mailbox_.Run();
+  for (const NodeId node : attached_) done += PollNode(node, &*node_[node]);
+  for (const auto& home : homes_) done += home->Poll(now_ns_);
+  WakeAnswered();
+  return done;
+}
+
+int Shard::PollNode(NodeId node, NodeState* state) {
+  int taken = 0;
+  while (taken < kBatch) {
+    const Request* slot = state->requests.Peek();
+    if (slot == nullptr) break;
+    // Copied before it is looked at: the node can still write to the slot.
+    Request request;
+    std::memcpy(&request, slot, sizeof(request));
+    if (link_.enabled() && request.visible_at_ns > now_ns_) return taken + 1;  // do not sleep
+    state->requests.Consume();
+    ++taken;
+    if (!state->home->Step(node, request, now_ns_) &&
+        ++state->bad_requests == kMaxBadRequests) {
+      observer_.on_hostile(node);
+    }
+  }
+  return taken;
+}
+
+// After the replies, never before: the system call is paid when nobody waits for us any more.
+void Shard::WakeAnswered() {
+  for (Lane* lane : answered_) {
+    // Sequentially consistent, after the store of done_id: see doorbell.h.
+    if (lane->asleep.load() != 0) fabric::FutexWake(&lane->done_id);
+  }
+  answered_.clear();
+}
+
+void Shard::SetAsleep(std::uint32_t asleep) {
+  for (Pool* pool : pools_) {
+    pool->superblock()->home[index_].asleep.store(asleep);
+  }
+}
+
+void Shard::Sleep() {
+  for (const auto& home : homes_) home->NudgeOwing();
+  SetAsleep(1);
+  polls_ = 0;  // read the clock
+  if (PollOnce() == 0 && !stop_.load()) {
+    TimeNs deadline_ns = ~TimeNs{0};
+    for (const auto& home : homes_) deadline_ns = std::min(deadline_ns, home->next_deadline_ns());
+    int timeout_ms = -1;
+    if (deadline_ns != ~TimeNs{0}) {
+      const TimeNs left_ns = deadline_ns > now_ns_ ? deadline_ns - now_ns_ : 0;
+      timeout_ms = static_cast<int>(std::min<TimeNs>(left_ns / 1'000'000 + 1, 1'000'000));
+    }
+    std::array<epoll_event, 16> events;
+    epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms);
+  }
+  SetAsleep(0);
+  polls_ = 0;
+}
+
+// ---------------------------------------------------------------------------------------------
+
+void Shard::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_t payload_bytes) {
+  if (!node_[to.node]) return;
+  NodeState& state = *node_[to.node];
+  Lane* lane = state.port->lane(to.lane);
+  lane->reply = reply;
+  if (link_.enabled()) {
+    lane->visible_at_ns = state.to_node.VisibleAt(now_ns_, sizeof(Lane) / 3 + payload_bytes,
+                                                  /*is_call=*/false);
+  }
+  // Sequentially consistent: the reply is published before WakeAnswered looks whether its reader
+  // sleeps (doorbell.h), and after its content (partner: the acquire load of the waiting thread).
+  lane->done_id.store(to.request_id);
+  answered_.push_back(lane);
+}
+
+std::uint64_t Shard::StagedBytes(NodeId node, std::uint16_t lane) {
+  // Sequentially consistent for the sleep hand-shake: a slice published after we announced our
+  // sleep is either seen here or rung for.
+  return node_[node]->port->lane(lane)->staged_bytes.load();
+}
+
+const std::byte* Shard::Staging(NodeId node, std::uint16_t lane) {
+  return node_[node]->port->staging(lane);
+}
+
+void Shard::SetDrained(NodeId node, std::uint16_t lane, std::uint64_t bytes) {
+  // Release: our reads of the slice end before the node overwrites it; partner: the acquire load
+  // in the node's upload.
+  node_[node]->port->lane(lane)->drained_bytes.store(bytes, std::memory_order_release);
+}
+
+void Shard::Nudge(NodeId node) {
+  if (!node_[node]) return;
+  const char nudge = 1;
+  // MSG_DONTWAIT: a node that does not read its socket cannot hold us up.
+  [[maybe_unused]] const ssize_t sent =
+      send(node_[node]->socket, &nudge, sizeof(nudge), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void Shard::OnNodeForgotten(NodeId node) { observer_.on_forgotten(node); }
+
+void Shard::Issue(NodeId node, std::uint64_t sequence, const fabric::Invalidation& invalidation) {
+  NodeState& state = *node_[node];
+  fabric::Invalidation stamped = invalidation;
+  if (link_.enabled()) {
+    stamped.visible_at_ns = state.to_node.VisibleAt(now_ns_, sizeof(stamped), /*is_call=*/false);
+  }
+  state.invalidations.Issue(sequence, stamped);
+}
+
+void Shard::IssueDropAll(NodeId node, std::uint64_t sequence) {
+  node_[node]->invalidations.IssueDropAll(sequence);
+}
+
+std::uint64_t Shard::Acknowledged(NodeId node) {
+  return node_[node] ? node_[node]->invalidations.Acknowledged() : 0;
+}
+
+bool Shard::Holds(NodeId node, std::uint64_t extent) {
+  if (!node_[node]) return false;
+  const fabric::HoldTable* holds = node_[node]->port->holds();
+  // Acquire loads: what was listed before the acknowledgement that we have read is there (partner:
+  // the release in InvalidationDrain::Acknowledge).
+  if (holds->hold_everything.load(std::memory_order_acquire) != 0) return true;
+  if (holds->used.load(std::memory_order_acquire) == 0) return false;
+  for (const auto& slot : holds->extent_offset) {
+    if (slot.load(std::memory_order_acquire) == extent) return true;
+  }
+  return false;
+}
+
+}  // namespace apta::daemon

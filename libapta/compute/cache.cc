@@ -1,0 +1,322 @@
+#include "compute/cache.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "fabric/check.h"
+
+namespace apta::compute {
+
+using fabric::ExtentHeader;
+using fabric::Invalidation;
+
+namespace {
+
+// Buckets for a byte limit: objects of 1 KiB fill the table, smaller ones are limited by it.
+std::uint64_t BucketsFor(std::uint64_t limit_bytes) {
+  const std::uint64_t objects = std::clamp<std::uint64_t>(limit_bytes / 1024, 1 << 12, 1 << 22);
+  return std::bit_ceil(objects / 3);
+}
+
+}  // namespace
+
+Cache::Cache(const fabric::IndexView& view, std::uint64_t limit_bytes, int shards,
+             const fabric::Port* port, PinDomain* pins, bool emulates_link)
+    : view_(view),
+      limit_bytes_(limit_bytes),
+      emulates_link_(emulates_link),
+      holds_(port->holds()),
+      pins_(pins),
+      bucket_(new Bucket[BucketsFor(limit_bytes)]()),
+      bucket_mask_(BucketsFor(limit_bytes) - 1),
+      shards_(shards) {
+  for (int shard = 0; shard < shards; ++shard) {
+    drains_[static_cast<std::size_t>(shard)].emplace(port->invalidations(shard));
+  }
+}
+
+std::optional<PinnedExtent> Cache::Lookup(std::uint64_t key_hash, std::string_view key,
+                                          PinTable* table) const {
+  Bucket& bucket = BucketOf(key_hash);
+  for (int slot = 0; slot < Bucket::kSlots; ++slot) {
+    // Relaxed: only a hint until the pin stands.
+    if (bucket.key_hash[slot].load(std::memory_order_relaxed) != key_hash) continue;
+    const std::uint64_t word = bucket.word[slot].load(std::memory_order_relaxed);
+    const std::uint64_t extent = word & ~kVisited;
+    if (extent == 0) continue;
+    PinSlot* pin = table->Pin(extent);
+    // Sequentially consistent, after the pin: see pins.h. If the slot still says the same, the
+    // extent was current after we had pinned it.
+    if ((bucket.word[slot].load() & ~kVisited) == extent &&
+        bucket.key_hash[slot].load() == key_hash) {
+      const ExtentHeader* header = view_.HeaderAt(extent);
+      if (header != nullptr && header->key() == key) {
+        // Written only when it is not set yet, so that a hot object's line stays shared.
+        if ((word & kVisited) == 0) {
+          std::uint64_t expected = word;
+          bucket.word[slot].compare_exchange_strong(expected, word | kVisited);
+        }
+        return PinnedExtent{pin, header};
+      }
+    }
+    pin->Drop();
+  }
+  return std::nullopt;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Invalidations.
+
+void Cache::ApplyAll(fabric::TimeNs now_ns) {
+  for (int shard = 0; shard < shards_; ++shard) Apply(shard, now_ns);
+}
+
+void Cache::Apply(int shard, fabric::TimeNs now_ns) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
+  std::uint64_t applied = drain.applied.load(std::memory_order_relaxed);  // ours: under the lock
+  const std::uint64_t issued = drain.ring.Issued();
+  if (issued == applied) return;
+  const std::uint64_t drop_all = drain.ring.DropAll();  // after Issued: see InvalidationDrain
+  if (drop_all > applied) {
+    DropAll(shard, drop_all);
+    applied = drop_all;
+  }
+  while (applied < issued) {
+    const Invalidation invalidation = drain.ring.Record(applied + 1);
+    if (emulates_link_ && invalidation.visible_at_ns > now_ns) break;
+    ++applied;
+    ApplyOne(applied, invalidation);
+    ++counters_.invalidations_applied;
+  }
+  // Release: whoever sees that we are current finds the slots emptied; lookups check the slot
+  // again anyway.
+  drain.applied.store(applied, std::memory_order_release);
+  Acknowledge(shard);
+}
+
+void Cache::ApplyOne(std::uint64_t sequence, const Invalidation& invalidation) {
+  Bucket& bucket = BucketOf(invalidation.key_hash);
+  for (int slot = 0; slot < Bucket::kSlots; ++slot) {
+    const std::uint64_t extent = bucket.word[slot].load() & ~kVisited;
+    if (extent == 0 || bucket.key_hash[slot].load() != invalidation.key_hash) continue;
+    // Readable by invariant 1. A newer version stays: our own put, or a later get.
+    if (VersionAt(extent) < invalidation.version) EmptySlot(&bucket, slot);
+  }
+  for (const std::shared_ptr<Fill>& fill : fills_) {
+    if (fill->key_hash_ != invalidation.key_hash) continue;
+    if (fill->overtaken_by_version_ == 0) fill->overtaken_at_sequence_ = sequence;
+    fill->overtaken_by_version_ = std::max(fill->overtaken_by_version_, invalidation.version);
+  }
+  // The object may have left the cache long ago and still be read.
+  if (invalidation.old_extent != 0 && pins_->WatchIfPinned(invalidation.old_extent)) {
+    Hold(invalidation.old_extent);
+  }
+}
+
+// The ring has overflowed: everything up to `sequence` has no record of its own.
+void Cache::DropAll(int shard, std::uint64_t sequence) {
+  for (std::uint64_t b = 0; b <= bucket_mask_; ++b) {
+    for (int slot = 0; slot < Bucket::kSlots; ++slot) {
+      if ((bucket_[b].word[slot].load() & ~kVisited) != 0) EmptySlot(&bucket_[b], slot);
+    }
+  }
+  for (const std::shared_ptr<Fill>& fill : fills_) {
+    if (fill->shard_ != shard) continue;
+    if (fill->overtaken_by_version_ == 0) fill->overtaken_at_sequence_ = sequence;
+    fill->overtaken_by_version_ = ~std::uint64_t{0};  // by what, nobody knows
+  }
+  for (const std::uint64_t extent : pins_->WatchAll()) Hold(extent);
+}
+
+// Invariant 2.
+void Cache::Acknowledge(int shard) {
+  ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
+  std::uint64_t sequence = drain.applied.load(std::memory_order_relaxed);  // under the lock
+  for (const std::shared_ptr<Fill>& fill : fills_) {
+    if (fill->shard_ != shard || fill->overtaken_by_version_ == 0) continue;
+    sequence = std::min(sequence, fill->overtaken_at_sequence_ - 1);
+  }
+  if (sequence == drain.acknowledged) return;
+  drain.acknowledged = sequence;
+  drain.ring.Acknowledge(sequence);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Fills.
+
+Cache::Miss Cache::BeginGet(std::uint64_t key_hash) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const std::shared_ptr<Fill>& fill : fills_) {
+    if (fill->key_hash_ != key_hash || !fill->is_get_ || fill->overtaken_by_version_ != 0) continue;
+    ++fill->followers_;
+    return {fill, false};
+  }
+  fills_.push_back(
+      std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)), true));
+  return {fills_.back(), true};
+}
+
+std::shared_ptr<Cache::Fill> Cache::BeginPut(std::uint64_t key_hash) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  fills_.push_back(
+      std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)), false));
+  return fills_.back();
+}
+
+std::optional<PinnedExtent> Cache::EndFill(const std::shared_ptr<Fill>& fill,
+                                           std::uint64_t version, std::uint64_t extent,
+                                           PinTable* table) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::optional<PinnedExtent> pinned;
+  const ExtentHeader* header = view_.HeaderAt(extent);
+  if (table != nullptr && header != nullptr) {
+    // Readable: the acknowledgement that would free the extent waits for this fill (invariant 2).
+    pinned = PinnedExtent{table->Pin(extent), header};
+    pinned->pin->Share(fill->followers_);  // each of them drops one
+    fill->result_ = *pinned;
+  }
+  if (version >= fill->overtaken_by_version_) {
+    if (header != nullptr) Insert(fill->key_hash_, version, extent);
+  } else if (pins_->WatchIfPinned(extent)) {
+    Hold(extent);  // invariant 3: its callers read what has been invalidated already
+  }
+  fill->state_.store(pinned ? Fill::kFilled : Fill::kAbandoned);
+  Resolve(fill);
+  return pinned;
+}
+
+void Cache::AbandonFill(const std::shared_ptr<Fill>& fill) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  fill->state_.store(Fill::kAbandoned);
+  Resolve(fill);
+}
+
+void Cache::Resolve(const std::shared_ptr<Fill>& fill) {
+  fills_.remove(fill);
+  if (fill->overtaken_by_version_ != 0) Acknowledge(fill->shard_);
+  if (fill->followers_ > 0) fill->state_.notify_all();
+}
+
+std::optional<PinnedExtent> Cache::Follow(const std::shared_ptr<Fill>& fill) {
+  fill->state_.wait(Fill::kOutstanding);
+  if (fill->state_.load() != Fill::kFilled) return std::nullopt;
+  return fill->result_;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Entries.
+
+// 0 when the session is over and the extent has been given to somebody else.
+std::uint64_t Cache::VersionAt(std::uint64_t extent) const {
+  const ExtentHeader* header = view_.HeaderAt(extent);
+  return header != nullptr ? header->version : 0;
+}
+std::uint64_t Cache::PayloadBytesAt(std::uint64_t extent) const {
+  const ExtentHeader* header = view_.HeaderAt(extent);
+  return header != nullptr ? header->payload_bytes : 0;
+}
+
+void Cache::Insert(std::uint64_t key_hash, std::uint64_t version, std::uint64_t extent) {
+  const std::uint64_t bytes = PayloadBytesAt(extent);
+  if (bytes > limit_bytes_) return;
+  Bucket& bucket = BucketOf(key_hash);
+  // The object's own slot, else an empty one, else one that nobody looked at, else any.
+  int chosen = 0;
+  int best_rank = 4;
+  for (int slot = 0; slot < Bucket::kSlots; ++slot) {
+    const std::uint64_t word = bucket.word[slot].load();
+    const std::uint64_t other = word & ~kVisited;
+    const bool is_same = other != 0 && bucket.key_hash[slot].load() == key_hash;
+    if (is_same && VersionAt(other) >= version) return;  // somebody was faster
+    const int rank = is_same ? 0 : other == 0 ? 1 : (word & kVisited) == 0 ? 2 : 3;
+    if (rank >= best_rank) continue;
+    best_rank = rank;
+    chosen = slot;
+  }
+  if (best_rank != 1) EmptySlot(&bucket, chosen);
+  if (best_rank >= 2) ++counters_.evictions;
+  bucket.key_hash[chosen].store(key_hash);
+  bucket.word[chosen].store(extent);
+  ++counters_.objects;
+  counters_.bytes += bytes;
+  if (counters_.bytes > limit_bytes_) EvictToLimit();
+}
+
+void Cache::EmptySlot(Bucket* bucket, int slot) {
+  // Sequentially consistent: after it we look for pins (pins.h).
+  const std::uint64_t extent = bucket->word[slot].exchange(0) & ~kVisited;
+  --counters_.objects;
+  counters_.bytes -= std::min(counters_.bytes, PayloadBytesAt(extent));
+}
+
+// A sweep over the buckets that gives visited entries a second chance (CLOCK). Silent: invariant 4.
+void Cache::EvictToLimit() {
+  while (counters_.bytes > limit_bytes_) {
+    Bucket& bucket = bucket_[hand_++ & bucket_mask_];
+    for (int slot = 0; slot < Bucket::kSlots; ++slot) {
+      const std::uint64_t word = bucket.word[slot].load();
+      if ((word & ~kVisited) == 0) continue;
+      if ((word & kVisited) != 0) {
+        bucket.word[slot].store(word & ~kVisited);
+        continue;
+      }
+      EmptySlot(&bucket, slot);
+      ++counters_.evictions;
+    }
+  }
+}
+
+// Headers may belong to others by now: nothing is read from the heap.
+void Cache::Clear() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (std::uint64_t b = 0; b <= bucket_mask_; ++b) {
+    for (auto& word : bucket_[b].word) word.store(0);
+  }
+  counters_.objects = 0;
+  counters_.bytes = 0;
+}
+
+Cache::Counters Cache::counters() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return counters_;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Holds.
+
+// Lists an extent, so that the home keeps it although we are about to acknowledge.
+void Cache::Hold(std::uint64_t extent) {
+  const bool is_listed = std::any_of(held_.begin(), held_.end(),
+                                     [&](const auto& held) { return held.first == extent; });
+  if (is_listed) return;
+  for (int slot = 0; slot < fabric::HoldTable::kSlots; ++slot) {
+    if (holds_->extent_offset[slot].load() != 0) continue;
+    holds_->extent_offset[slot].store(extent);
+    held_.emplace_back(extent, slot);
+    holds_->used.store(held_.size());
+    return;
+  }
+  holds_->hold_everything.store(1);
+  held_.emplace_back(extent, -1);
+}
+
+void Cache::ReleaseHolds() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  bool all_listed = true;
+  std::erase_if(held_, [&](const auto& held) {
+    const auto& [extent, slot] = held;
+    if (pins_->WatchIfPinned(extent)) {
+      all_listed = all_listed && slot >= 0;
+      return false;
+    }
+    if (slot >= 0) holds_->extent_offset[slot].store(0);
+    return true;
+  });
+  const auto listed = static_cast<std::uint64_t>(std::count_if(
+      held_.begin(), held_.end(), [](const auto& held) { return held.second >= 0; }));
+  holds_->used.store(listed);
+  if (all_listed) holds_->hold_everything.store(0);
+}
+
+}  // namespace apta::compute

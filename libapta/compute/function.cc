@@ -1,0 +1,290 @@
+// Functions on the compute side: the host's worker threads, and what a running function sees.
+
+#include "apta/function.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <list>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "compute/node_runtime.h"
+#include "compute/pending_state.h"
+#include "fabric/control.h"
+#include "fmt/format.h"
+
+namespace apta {
+namespace compute {
+
+using fabric::Op;
+using fabric::Reply;
+
+namespace {
+
+constexpr int kMaxThreads = 32;  // each keeps a lane
+// A memory server that has not come back by then is gone for good.
+constexpr fabric::TimeNs kGoneForGoodNs = 10'000'000'000;
+
+}  // namespace
+
+struct RegisteredFunction {
+  std::string name;
+  Function function;
+  FunctionOptions options;
+};
+
+// One attempt of one invocation, on one worker thread.
+class InvocationState {
+ public:
+  struct Write {
+    std::string key;
+    std::optional<Bytes> value;  // nullopt = delete
+  };
+
+  std::shared_ptr<NodeRuntime> runtime;
+  Session* session;
+  const RegisteredFunction* function;
+  std::uint64_t id;
+  int attempt;
+  BytesView input;
+  absl::Time deadline;
+  std::vector<Write> writes;  // kept back until the function has returned OK
+
+  CallOptions LeftForCalls() const { return {.reads = {}, .deadline = deadline - absl::Now()}; }
+
+  // One after the other, in order; the first failure is the invocation's.
+  absl::Status CommitWrites() {
+    for (const Write& write : writes) {
+      if (absl::Status valid = fabric::CheckKey(write.key); !valid.ok()) return valid;
+      const absl::StatusOr<Version> version =
+          write.value ? session->Put(write.key, *write.value, fabric::kAnyVersion)
+                      : session->Delete(write.key, fabric::kAnyVersion);
+      if (!version.ok() && (write.value || !absl::IsNotFound(version.status()))) {
+        return version.status();
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
+class HostState {
+ public:
+  HostState(std::shared_ptr<NodeRuntime> runtime, int threads)
+      : runtime_(std::move(runtime)), threads_(threads) {}
+  ~HostState() { Stop(); }
+
+  absl::Status Register(std::string_view name, Function function, const FunctionOptions& options);
+  absl::Status Run();
+  void Stop();
+
+ private:
+  absl::Status RegisterAll(Session* session);
+  absl::Status RegisterAt(Session* session, const RegisteredFunction& function);
+  void Work(Session* session);
+  absl::StatusOr<Bytes> RunOne(Session* session, const Reply& delivery);
+
+  std::shared_ptr<NodeRuntime> runtime_;
+  const int threads_;
+  std::atomic<bool> stopping_{false};
+  std::mutex mutex_;
+  std::list<RegisteredFunction> functions_;       // never moved: workers point at them
+  std::vector<const RegisteredFunction*> order_;  // of registration at the memory server
+  Session* running_on_ = nullptr;
+};
+
+absl::Status HostState::Register(std::string_view name, Function function,
+                                 const FunctionOptions& options) {
+  if (absl::Status valid = fabric::CheckKey(name); !valid.ok()) {
+    return absl::InvalidArgumentError(fmt::format("function: {}", std::string(valid.message())));
+  }
+  if (function == nullptr || options.max_concurrency < 1 || options.max_concurrency > 65535 ||
+      options.max_attempts < 1 || options.max_attempts > 65535 ||
+      options.deadline < absl::Milliseconds(1)) {
+    return absl::InvalidArgumentError(
+        fmt::format("function {}: needs a function, max_concurrency {} and max_attempts {} of 1 to "
+                    "65535, and a deadline of 1 ms or more",
+                    name, options.max_concurrency, options.max_attempts));
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const RegisteredFunction& other : functions_) {
+    if (other.name == name) {
+      return absl::AlreadyExistsError(fmt::format("function {}: registered before", name));
+    }
+  }
+  functions_.push_back({std::string(name), std::move(function), options});
+  order_.push_back(&functions_.back());
+  return running_on_ != nullptr ? RegisterAt(running_on_, functions_.back()) : absl::OkStatus();
+}
+
+absl::Status HostState::RegisterAt(Session* session, const RegisteredFunction& function) {
+  const fabric::FunctionLimits limits = {
+      .max_concurrency = static_cast<std::uint16_t>(function.options.max_concurrency),
+      .max_attempts = static_cast<std::uint16_t>(function.options.max_attempts),
+      .deadline_ms = static_cast<std::uint32_t>(std::min<std::int64_t>(
+          absl::ToInt64Milliseconds(function.options.deadline), UINT32_MAX))};
+  const absl::StatusOr<Reply> reply = session->Ask(
+      0, {.op = Op::kRegister,
+          .key = function.name,
+          .payload = {},
+          .argument = limits.Pack(),
+          .timeout_ns = static_cast<fabric::TimeNs>(
+              absl::ToInt64Nanoseconds(runtime_->options().timeout))});
+  if (!reply.ok()) return reply.status();
+  if (reply->reason == fabric::Reason::kAlreadyRegistered) return absl::OkStatus();  // Run again
+  return fabric::MakeStatus(*reply, fmt::format("function {}", function.name));
+}
+
+absl::Status HostState::RegisterAll(Session* session) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  running_on_ = session;
+  for (const RegisteredFunction* function : order_) {
+    if (absl::Status registered = RegisterAt(session, *function); !registered.ok()) {
+      return registered;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status HostState::Run() {
+  Session* session = runtime_->session();
+  while (!stopping_.load()) {
+    if (session == nullptr) {
+      if (absl::IsFailedPrecondition(runtime_->WhyNot())) return runtime_->WhyNot();  // forked
+      session = runtime_->AwaitSession(nullptr, kGoneForGoodNs);
+      if (session == nullptr) return runtime_->WhyNot();
+      continue;
+    }
+    const absl::Status registered = RegisterAll(session);
+    if (registered.ok()) {
+      std::vector<std::thread> workers;
+      for (int i = 0; i < threads_; ++i) workers.emplace_back([&] { Work(session); });
+      for (std::thread& worker : workers) worker.join();
+    } else if (!absl::IsUnavailable(registered)) {
+      return registered;
+    }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      running_on_ = nullptr;
+    }
+    if (stopping_.load()) break;
+    session = runtime_->AwaitSession(session, kGoneForGoodNs);
+    if (session == nullptr) return runtime_->WhyNot();
+  }
+  return absl::OkStatus();
+}
+
+void HostState::Stop() {
+  if (stopping_.exchange(true)) return;
+  Session* session = runtime_->session();
+  if (session == nullptr) return;
+  // Workers that wait for an invocation are answered with CANCELLED, and so is any that asks later.
+  [[maybe_unused]] const absl::StatusOr<Reply> reply =
+      session->Ask(0, {.op = Op::kUnready, .payload = {}, .timeout_ns = 1'000'000'000});
+}
+
+// Asks for work until there is none any more: stopped, or the session is over.
+void HostState::Work(Session* session) {
+  std::uint64_t finished = 0;  // the invocation whose result goes with the next question
+  absl::StatusOr<Bytes> result = Bytes();
+  while (!stopping_.load() || finished != 0) {
+    const std::string message = std::string(result.status().message());
+    const absl::StatusOr<Reply> reply = session->Ask(
+        0, {.op = Op::kReady,
+            .flags = static_cast<std::uint8_t>(static_cast<int>(result.status().code())
+                                               << fabric::kStatusShift),
+            .payload = result.ok() ? BytesView(*result) : AsBytes(message),
+            .argument = finished,
+            .timeout_ns = Session::kNoTimeout});
+    if (!reply.ok()) return;
+    if (reply->reason == fabric::Reason::kCancelled) return;
+    if (reply->code != 0) {
+      if (finished == 0) return;
+      // There was no room for the result: say at least that.
+      result = absl::Status(static_cast<absl::StatusCode>(reply->code), absl::string_view());
+      continue;
+    }
+    finished = reply->value[0];
+    result = RunOne(session, *reply);
+  }
+}
+
+absl::StatusOr<Bytes> HostState::RunOne(Session* session, const Reply& delivery) {
+  const auto index = static_cast<std::size_t>(delivery.value[1] & 0xffff'ffff);
+  InvocationState state;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (index >= order_.size()) return absl::InternalError("no such function on this node");
+    state.function = order_[index];
+  }
+  state.runtime = runtime_;
+  state.session = session;
+  state.id = delivery.value[0];
+  state.attempt = static_cast<int>(delivery.value[1] >> 32);
+  state.input = session->PayloadAt(delivery.extent_offset);
+  state.deadline = absl::Now() + absl::Nanoseconds(delivery.value[2]);
+  Invocation invocation(&state);
+  absl::StatusOr<Bytes> result = Bytes();
+  try {
+    result = state.function->function(invocation);
+  } catch (const std::exception& thrown) {  // of the user's code; ours throws nothing
+    result = absl::InternalError(
+        fmt::format("function {} threw: {}", state.function->name, thrown.what()));
+  } catch (...) {
+    result = absl::InternalError(fmt::format("function {} threw", state.function->name));
+  }
+  if (!result.ok()) return result;
+  if (absl::Status committed = state.CommitWrites(); !committed.ok()) return committed;
+  return result;
+}
+
+}  // namespace compute
+
+// ---------------------------------------------------------------------------------------------
+
+absl::StatusOr<FunctionHost> FunctionHost::Create(Client client, int threads) {
+  if (threads < 1 || threads > compute::kMaxThreads) {
+    return absl::InvalidArgumentError(
+        fmt::format("threads {}: a function host has 1 to {}", threads, compute::kMaxThreads));
+  }
+  if (client.runtime_ == nullptr) return absl::InvalidArgumentError("the client was moved from");
+  return FunctionHost(
+      std::make_unique<compute::HostState>(std::move(client.runtime_), threads));
+}
+
+FunctionHost::FunctionHost(std::unique_ptr<compute::HostState> state) : state_(std::move(state)) {}
+FunctionHost::FunctionHost(FunctionHost&&) noexcept = default;
+FunctionHost& FunctionHost::operator=(FunctionHost&&) noexcept = default;
+FunctionHost::~FunctionHost() = default;
+absl::Status FunctionHost::Register(std::string_view name, Function function,
+                                    const FunctionOptions& options) {
+  return state_->Register(name, std::move(function), options);
+}
+absl::Status FunctionHost::Run() { return state_->Run(); }
+void FunctionHost::Stop() { state_->Stop(); }
+
+BytesView Invocation::input() const { return state_->input; }
+std::string_view Invocation::function() const { return state_->function->name; }
+std::uint64_t Invocation::id() const { return state_->id; }
+int Invocation::attempt() const { return state_->attempt; }
+
+absl::StatusOr<Object> Invocation::Get(std::string_view key) {
+  if (absl::Status valid = fabric::CheckKey(key); !valid.ok()) return valid;
+  return state_->session->Get(key);
+}
+void Invocation::Put(std::string_view key, BytesView value) {
+  state_->writes.push_back({std::string(key), Bytes(value.begin(), value.end())});
+}
+void Invocation::Delete(std::string_view key) {
+  state_->writes.push_back({std::string(key), std::nullopt});
+}
+absl::StatusOr<Bytes> Invocation::Call(std::string_view function, BytesView input) {
+  return compute::CallFunction(state_->runtime.get(), function, input, state_->LeftForCalls());
+}
+absl::StatusOr<Pending> Invocation::Start(std::string_view function, BytesView input) {
+  return compute::StartFunction(state_->runtime, function, input, state_->LeftForCalls());
+}
+
+}  // namespace apta

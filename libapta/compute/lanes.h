@@ -1,0 +1,71 @@
+// Which lanes of the port are free. One lane carries one request of one thread at a time.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <mutex>
+
+#include "fabric/doorbell.h"
+#include "fabric/port.h"
+
+namespace apta::compute {
+
+// Thread-safe; lock-free while there are free lanes.
+class Lanes {
+ public:
+  // A free lane, the one that the calling thread used last if it can be had: its staging area and
+  // its lines are warm. -1 = all are busy: look again later.
+  int TryClaim() {
+    thread_local int t_last = 0;
+    // Acquire: what the last user of the lane did is over; partner of the release in Free.
+    std::uint64_t free = free_.load(std::memory_order_acquire);
+    while (free != 0) {
+      const std::uint64_t wanted = free >> t_last & 1;
+      const int lane = wanted != 0 ? t_last : std::countr_zero(free);
+      if (free_.compare_exchange_weak(free, free & ~(std::uint64_t{1} << lane),
+                                      std::memory_order_acquire)) {
+        t_last = lane;
+        return lane;
+      }
+    }
+    return -1;
+  }
+  void Free(int lane) {
+    free_.fetch_or(std::uint64_t{1} << lane, std::memory_order_release);  // partner: TryClaim
+  }
+
+  // A request that nobody waits for any more keeps its lane until the home has answered it: the
+  // home may still be reading its staging area.
+  void Abandon(int lane) {
+    abandoned_.fetch_or(std::uint64_t{1} << lane, std::memory_order_release);  // partner: Reap
+  }
+  // Frees abandoned lanes whose answer has come.
+  void Reap(const fabric::Port& port) {
+    for (std::uint64_t rest = abandoned_.load(std::memory_order_acquire); rest != 0;
+         rest &= rest - 1) {
+      const int lane = std::countr_zero(rest);
+      const std::uint64_t bit = std::uint64_t{1} << lane;
+      if (port.lane(lane)->done_id.load() != last_id(lane)) continue;
+      if ((abandoned_.fetch_and(~bit) & bit) != 0) Free(lane);
+    }
+  }
+  bool has_abandoned() const { return abandoned_.load(std::memory_order_relaxed) != 0; }
+
+  // Owner of the lane. Ids are never 0 and differ from the last one.
+  std::uint32_t NextId(int lane) {
+    std::uint32_t& id = id_[static_cast<std::size_t>(lane)];
+    if (++id == 0) ++id;
+    return id;
+  }
+  std::uint32_t last_id(int lane) const { return id_[static_cast<std::size_t>(lane)]; }
+
+ private:
+  static_assert(fabric::kLanes == 64, "one bit per lane");
+  alignas(fabric::kCacheLineBytes) std::atomic<std::uint64_t> free_{~std::uint64_t{0}};
+  std::atomic<std::uint64_t> abandoned_{0};
+  std::array<std::uint32_t, fabric::kLanes> id_{};
+};
+
+}  // namespace apta::compute

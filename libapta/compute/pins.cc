@@ -1,0 +1,233 @@
+#include "compute/pins.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <new>
+
+#include "absl/container/flat_hash_map.h"
+#include "fabric/check.h"
+
+namespace apta::compute {
+namespace {
+
+// Type-stable storage: blocks and domains that are free for another use. Never destroyed.
+struct Pools {
+  std::mutex mutex;
+  std::vector<PinTable*> tables;
+  std::vector<PinDomain*> domains;
+  std::uint64_t last_domain_id = 0;
+};
+Pools& GetPools() {
+  static Pools* const pools = new Pools;
+  return *pools;
+}
+
+PinTable* AcquireTable() {
+  Pools& pools = GetPools();
+  {
+    std::lock_guard<std::mutex> lock(pools.mutex);
+    if (!pools.tables.empty()) {
+      PinTable* table = pools.tables.back();
+      pools.tables.pop_back();
+      return table;
+    }
+  }
+  return new PinTable;
+}
+
+PinTable* TableOf(PinSlot* slot) {
+  return reinterpret_cast<PinTable*>(reinterpret_cast<std::uintptr_t>(slot) /
+                                     fabric::kPageBytes * fabric::kPageBytes);
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------
+
+bool PinSlot::TryShare() {
+  // Relaxed look: the caller's own reference keeps the slot as it is, and the bound is generous.
+  if ((word_.load(std::memory_order_relaxed) & kReferences) > kMaxReferences) return false;
+  Share(1);
+  return true;
+}
+
+void PinSlot::Share(std::uint64_t references) {
+  // Relaxed: whoever holds a reference has synchronised with the pin already.
+  word_.fetch_add(references, std::memory_order_relaxed);
+}
+
+PinSlot* PinSlot::PinAgain() { return TableOf(this)->domain()->ThreadTable()->Pin(extent()); }
+
+void PinSlot::Drop() {
+  PinTable* table = TableOf(this);
+  // Sequentially consistent: our reads of the extent end before, and a drain that watches the slot
+  // is seen by us or sees that we are gone.
+  const std::uint64_t before = word_.fetch_sub(kReference);
+  if ((before & (kReferences | kWatched)) != (kReference | kWatched)) return;
+  // The table may serve another session by now (type-stable): then its agent wakes for nothing.
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written =
+      write(table->domain()->wake_fd(), &one, sizeof(one));
+}
+
+PinSlot* PinTable::Pin(std::uint64_t extent) {
+  const std::size_t window = WindowOf(extent);
+  const std::uint64_t wanted = PinSlot::Pinned(extent);
+  for (PinTable* block = this;;) {
+    for (std::size_t i = window; i < window + kWindow; ++i) {
+      PinSlot& slot = block->slot_[i];
+      // Relaxed: only this thread takes slots of its table; others merely drop and watch.
+      const std::uint64_t word = slot.word_.load(std::memory_order_relaxed);
+      if (!PinSlot::IsPinned(word)) {
+        slot.word_.exchange(wanted);
+        return &slot;
+      }
+      if (PinSlot::ExtentOf(word) != extent) continue;
+      if ((word & PinSlot::kReferences) > PinSlot::kMaxReferences) continue;
+      // It may fall to 0 before we add: then it is a fresh pin of the same extent, which is fine.
+      slot.word_.fetch_add(PinSlot::kReference);
+      return &slot;
+    }
+    PinTable* next = block->next_.load(std::memory_order_relaxed);  // ours to link
+    if (next == nullptr) {
+      next = AcquireTable();
+      next->domain_.store(domain(), std::memory_order_relaxed);
+      block->next_.store(next, std::memory_order_release);  // partner: ForEachSlot
+    }
+    block = next;
+  }
+}
+
+template <typename Visit>
+void PinTable::ForEachSlotOf(std::uint64_t extent, Visit&& visit) {
+  const std::size_t window = WindowOf(extent);
+  for (PinTable* block = this; block != nullptr;
+       block = block->next_.load(std::memory_order_acquire)) {  // partner: the release in Pin
+    for (std::size_t i = window; i < window + kWindow; ++i) visit(block->slot_[i]);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+
+// The tables of one thread, by domain. Goes with the thread: then others may adopt the tables.
+struct ThreadTables {
+  std::uint64_t last_id = 0;
+  PinTable* last_table = nullptr;
+  absl::flat_hash_map<std::uint64_t, std::pair<PinDomain*, PinTable*>> by_id;
+
+  ~ThreadTables() {
+    for (const auto& [id, entry] : by_id) {
+      const auto& [domain, table] = entry;
+      std::lock_guard<std::mutex> lock(domain->mutex_);
+      if (domain->id_ == id) table->is_owned_ = false;
+    }
+  }
+};
+namespace {
+thread_local ThreadTables t_tables;
+}  // namespace
+
+PinDomain::PinDomain() : wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  APTA_CHECK(wake_fd_ >= 0);
+}
+
+PinDomain* PinDomain::Acquire() {
+  Pools& pools = GetPools();
+  PinDomain* domain = nullptr;
+  std::lock_guard<std::mutex> lock(pools.mutex);
+  if (!pools.domains.empty()) {
+    domain = pools.domains.back();
+    pools.domains.pop_back();
+  } else {
+    domain = new PinDomain;
+  }
+  std::lock_guard<std::mutex> domain_lock(domain->mutex_);
+  domain->id_ = ++pools.last_domain_id;
+  return domain;
+}
+
+void PinDomain::Return(PinDomain* domain) {
+  std::vector<PinTable*> blocks;
+  {
+    std::lock_guard<std::mutex> lock(domain->mutex_);
+    domain->id_ = 0;
+    for (PinTable* table : domain->tables_) {
+      for (PinTable* block = table; block != nullptr;) {
+        blocks.push_back(block);
+        block = block->next_.exchange(nullptr);
+      }
+    }
+    domain->tables_.clear();
+  }
+  for (PinTable* block : blocks) {
+    for (PinSlot& slot : block->slot_) slot.word_.store(0);
+    block->hits_.store(0);
+    block->is_owned_ = false;
+  }
+  Pools& pools = GetPools();
+  std::lock_guard<std::mutex> lock(pools.mutex);
+  pools.tables.insert(pools.tables.end(), blocks.begin(), blocks.end());
+  pools.domains.push_back(domain);
+}
+
+PinTable* PinDomain::ThreadTable() {
+  if (t_tables.last_id == id_) return t_tables.last_table;
+  auto& entry = t_tables.by_id[id_];
+  if (entry.second == nullptr) entry = {this, AdoptTable()};
+  t_tables.last_id = id_;
+  t_tables.last_table = entry.second;
+  return entry.second;
+}
+
+PinTable* PinDomain::AdoptTable() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (PinTable* table : tables_) {
+    if (table->is_owned_) continue;
+    table->is_owned_ = true;
+    return table;
+  }
+  PinTable* table = AcquireTable();
+  table->domain_.store(this);
+  table->is_owned_ = true;
+  tables_.push_back(table);
+  return table;
+}
+
+bool PinDomain::WatchIfPinned(std::uint64_t extent) {
+  bool is_pinned = false;
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (PinTable* table : tables_) {
+    table->ForEachSlotOf(extent, [&](PinSlot& slot) {
+      std::uint64_t word = slot.word_.load();
+      while (PinSlot::IsPinned(word) && PinSlot::ExtentOf(word) == extent) {
+        if (!slot.word_.compare_exchange_weak(word, word | PinSlot::kWatched)) continue;
+        is_pinned = true;
+        return;
+      }
+    });
+  }
+  return is_pinned;
+}
+
+std::vector<std::uint64_t> PinDomain::WatchAll() {
+  std::vector<std::uint64_t> pinned;
+  ForEachPinned([&](std::uint64_t extent) { pinned.push_back(extent); });
+  std::erase_if(pinned, [&](std::uint64_t extent) { return !WatchIfPinned(extent); });
+  return pinned;
+}
+
+bool PinDomain::AnythingPinned() {
+  bool any = false;
+  ForEachPinned([&](std::uint64_t) { any = true; });
+  return any;
+}
+
+std::uint64_t PinDomain::hits() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::uint64_t hits = 0;
+  for (const PinTable* table : tables_) hits += table->hits();
+  return hits;
+}
+
+}  // namespace apta::compute

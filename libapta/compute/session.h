@@ -1,0 +1,132 @@
+// A session: one attachment of this process to a memory server, from the control handshake to the
+// end of the socket. Owns the mappings, the lanes and the cache, and asks homes.
+//
+// Thread-safe. A session ends once (Fail) and never comes back: NodeRuntime makes a new one. Its
+// memory stays as long as something is pinned; calls on an ended session fail with UNAVAILABLE.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "apta/client.h"
+#include "compute/cache.h"
+#include "compute/lanes.h"
+#include "compute/pins.h"
+#include "fabric/control.h"
+#include "fabric/doorbell.h"
+#include "fabric/index.h"
+#include "fabric/link.h"
+#include "fabric/port.h"
+#include "fabric/region.h"
+#include "fabric/superblock.h"
+
+namespace apta::compute {
+
+class Session {
+ public:
+  // A request to a home. Views must stay valid until Ask returns.
+  struct Question {
+    fabric::Op op;
+    std::uint8_t flags = 0;
+    std::string_view key;
+    BytesView payload;
+    std::uint64_t declared_bytes = 0;  // of kCreate, whose payload does not travel
+    std::uint64_t argument = 0;
+    fabric::TimeNs timeout_ns = 0;     // ~0 = none
+  };
+  static constexpr fabric::TimeNs kNoTimeout = ~fabric::TimeNs{0};
+
+  // Connects, says hello, maps what comes back. Errors as Client::Connect.
+  static absl::StatusOr<std::shared_ptr<Session>> Attach(const ClientOptions& options,
+                                                         const std::string& socket);
+  ~Session();
+
+  absl::StatusOr<Object> Get(std::string_view key);
+  absl::StatusOr<Version> Put(std::string_view key, BytesView value, std::uint64_t if_version);
+  absl::StatusOr<Version> Delete(std::string_view key, std::uint64_t if_version);
+  absl::StatusOr<ObjectInfo> Stat(std::string_view key);
+  absl::StatusOr<std::vector<ObjectInfo>> List(std::string_view prefix, std::size_t limit,
+                                               std::string_view after);
+
+  // In trusted pools: a fresh extent to fill in place, its commit, its abandonment.
+  bool trusted() const { return trusted_; }
+  absl::StatusOr<std::uint64_t> Create(std::string_view key, std::size_t size);
+  absl::Span<std::byte> PayloadOf(std::uint64_t extent);
+  absl::StatusOr<Version> CommitDraft(std::string_view key, std::uint64_t extent);
+  void AbortDraft(std::uint64_t extent);
+
+  // One message to the shard's home, one back. UNAVAILABLE: the session has ended;
+  // DEADLINE_EXCEEDED: no answer in time. What the home answered, good or bad, is in the reply.
+  absl::StatusOr<fabric::Reply> Ask(int shard, const Question& question);
+  // One message, nothing back. Lost when the session ends.
+  void Tell(int shard, fabric::Op op, std::uint64_t argument);
+  // The payload of an extent that a reply has lent; Tell(kRelease) when it is not read any more.
+  BytesView PayloadAt(std::uint64_t extent) const;
+
+  // The agent's part. Each returns at once.
+  int socket() const { return socket_.get(); }
+  int wake_fd() const { return pins_->wake_fd(); }
+  void OnNudge();                         // the memory server asks for acknowledgements
+  void OnPinsDropped() { cache_->ReleaseHolds(); }
+  void Fail();                            // the session is over; wakes everybody who waits
+  bool has_failed() const { return failed_.load(std::memory_order_acquire); }
+  // Whether Objects of this session live. Makes the last drop ring wake_fd().
+  bool IsPinned() { return !pins_->WatchAll().empty(); }
+
+  void AddStats(ClientStats* stats) const;
+
+ private:
+  Session() = default;
+
+  int ShardOf(std::uint64_t key_hash) const { return static_cast<int>(view_.ShardOf(key_hash)); }
+  absl::Status MakeError(const fabric::Reply& reply, std::string_view key) const;
+  Object MakeObject(const PinnedExtent& pinned) const;
+  absl::StatusOr<Object> GetFromHome(std::uint64_t key_hash, std::string_view key,
+                                     PinTable* table);
+  absl::StatusOr<fabric::Reply> AskRoomy(int shard, const Question& question);
+  void ApplyIfNeeded(int shard);
+  void FinishPut(const std::shared_ptr<Cache::Fill>& fill, int shard,
+                 const absl::StatusOr<fabric::Reply>& reply);
+
+  absl::Status Push(int shard, int lane, std::uint32_t request_id, const Question& question);
+  void RingIfAsleep(int shard);
+  absl::Status UploadRest(int shard, int lane, const Question& question, std::uint64_t staged);
+  std::uint64_t StageSome(int lane, const Question& question, std::uint64_t from,
+                          std::uint64_t to);
+  absl::Status AwaitReply(int lane, std::uint32_t request_id, fabric::TimeNs timeout_ns);
+  absl::Status Ended() const;
+
+  std::string pool_;
+  std::string socket_path_;
+  fabric::TimeNs timeout_ns_ = 0;
+  bool trusted_ = false;
+  fabric::UniqueFd socket_;
+  fabric::Region region_;
+  fabric::Port port_;
+  std::vector<fabric::Doorbell> homes_;  // doorbells, by shard
+  fabric::IndexView view_;
+  const fabric::Superblock* superblock_ = nullptr;
+  std::vector<std::unique_ptr<fabric::SubmissionProducer<>>> submissions_;  // by shard
+  Lanes lanes_;
+  PinDomain* pins_ = nullptr;
+  std::unique_ptr<Cache> cache_;
+  std::atomic<bool> failed_{false};
+
+  LinkOptions link_;
+  std::mutex link_mutex_;
+  fabric::LinkDirection to_home_;  // under link_mutex_
+
+  std::atomic<std::uint64_t> misses_{0};
+  std::atomic<std::uint64_t> puts_{0};
+};
+
+}  // namespace apta::compute

@@ -1,0 +1,233 @@
+// How a session asks a home: claims a lane, stages the body, submits, waits.
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "compute/session.h"
+#include "fmt/format.h"
+
+namespace apta::compute {
+
+using fabric::IdleStrategy;
+using fabric::kInlineBytes;
+using fabric::kSliceBytes;
+using fabric::kStagingBytes;
+using fabric::Lane;
+using fabric::Op;
+using fabric::RealClock;
+using fabric::Reply;
+using fabric::TimeNs;
+
+namespace {
+
+// How long a put is tried again while old versions that other nodes hold fill the pool: they have
+// been asked to let go.
+constexpr TimeNs kPatienceNs = 200'000'000;
+
+absl::Status NoAnswer(TimeNs timeout_ns) {
+  return absl::DeadlineExceededError(
+      fmt::format("the memory server did not answer within {} ms", timeout_ns / 1'000'000));
+}
+
+// Time left, counted from the first look: the clock is read only once waiting is slow anyway.
+class Deadline {
+ public:
+  explicit Deadline(TimeNs timeout_ns) : timeout_ns_(timeout_ns) {}
+  bool IsOver() { return Left() == 0; }
+  TimeNs Left() {
+    if (timeout_ns_ == Session::kNoTimeout) return 1'000'000'000;
+    const TimeNs now_ns = RealClock::ReadNow();
+    if (began_ns_ == 0) began_ns_ = now_ns;
+    return now_ns - began_ns_ >= timeout_ns_ ? 0 : timeout_ns_ - (now_ns - began_ns_);
+  }
+
+ private:
+  TimeNs timeout_ns_;
+  TimeNs began_ns_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<Reply> Session::Ask(int shard, const Question& question) {
+  Deadline deadline(question.timeout_ns);
+  int lane;
+  for (IdleStrategy idle; (lane = lanes_.TryClaim()) < 0;) {
+    if (has_failed()) return Ended();
+    if (idle.Idle() != IdleStrategy::Advice::kSleep) continue;
+    lanes_.Reap(port_);
+    if (deadline.IsOver()) return NoAnswer(question.timeout_ns);
+    sched_yield();
+  }
+  if (lanes_.has_abandoned()) lanes_.Reap(port_);
+  const std::uint32_t request_id = lanes_.NextId(lane);
+  absl::Status status = Push(shard, lane, request_id, question);
+  if (status.ok()) status = AwaitReply(lane, request_id, question.timeout_ns);
+  if (!status.ok()) {
+    // The home may still read the staging area: nobody else may use the lane.
+    lanes_.Abandon(lane);
+    return status;
+  }
+  const Reply reply = port_.lane(lane)->reply;
+  lanes_.Free(lane);
+  return reply;
+}
+
+void Session::Tell(int shard, Op op, std::uint64_t argument) {
+  const Question question{.op = op, .payload = {}, .argument = argument};
+  [[maybe_unused]] const absl::Status status = Push(shard, 0, 0, question);
+}
+
+// Puts into a pool that is full of versions which other nodes have been asked to let go of.
+absl::StatusOr<Reply> Session::AskRoomy(int shard, const Question& question) {
+  TimeNs began_ns = 0;
+  while (true) {
+    absl::StatusOr<Reply> reply = Ask(shard, question);
+    if (!reply.ok() || reply->reason != fabric::Reason::kPoolFull || reply->value[2] == 0) {
+      return reply;
+    }
+    ApplyIfNeeded(shard);  // some of it may be ours
+    const TimeNs now_ns = RealClock::ReadNow();
+    if (began_ns == 0) began_ns = now_ns;
+    if (now_ns - began_ns > std::min(kPatienceNs, question.timeout_ns)) return reply;
+    sched_yield();
+  }
+}
+
+absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
+                           const Question& question) {
+  const std::size_t body_bytes = question.key.size() + question.payload.size();
+  const bool is_inline = body_bytes <= kInlineBytes;
+  const std::uint64_t staged_bytes =
+      is_inline ? 0
+                : fabric::StagedPayloadOffset(question.key.size()) + question.payload.size();
+  std::uint64_t staged = 0;
+  if (!is_inline) {
+    std::memcpy(port_.staging(lane), question.key.data(), question.key.size());
+    staged = StageSome(lane, question, fabric::StagedPayloadOffset(question.key.size()),
+                       std::min(staged_bytes, kSliceBytes));
+    Lane* shared = port_.lane(lane);
+    // Relaxed: ordered before the request by the ring's publishing exchange.
+    shared->drained_bytes.store(0, std::memory_order_relaxed);
+    shared->staged_bytes.store(staged, std::memory_order_relaxed);
+  }
+  TimeNs visible_at_ns = 0;
+  if (link_.enabled()) {
+    std::lock_guard<std::mutex> lock(link_mutex_);
+    visible_at_ns =
+        to_home_.VisibleAt(RealClock::ReadNow(), fabric::kCacheLineBytes + body_bytes, true);
+  }
+  const auto fill = [&](fabric::Request& request) {
+    request.request_id = request_id;
+    request.op = question.op;
+    request.flags =
+        static_cast<std::uint8_t>(question.flags | (is_inline ? 0 : fabric::kBodyStaged));
+    request.lane = static_cast<std::uint16_t>(lane);
+    request.payload_bytes = question.payload.size() + question.declared_bytes;
+    request.argument = question.argument;
+    request.key_bytes = static_cast<std::uint16_t>(question.key.size());
+    if (is_inline) {
+      std::memcpy(request.body, question.key.data(), question.key.size());
+      std::memcpy(request.body + question.key.size(), question.payload.data(),
+                  question.payload.size());
+    }
+    if (link_.enabled()) request.visible_at_ns = visible_at_ns;
+  };
+  Deadline deadline(question.timeout_ns != 0 ? question.timeout_ns : timeout_ns_);
+  for (IdleStrategy idle;
+       !submissions_[static_cast<std::size_t>(shard)]->TryPush(fill);) {
+    if (has_failed()) return Ended();
+    RingIfAsleep(shard);
+    if (idle.Idle() != IdleStrategy::Advice::kSleep) continue;
+    if (deadline.IsOver()) return NoAnswer(question.timeout_ns);
+    sched_yield();
+  }
+  RingIfAsleep(shard);
+  return staged < staged_bytes ? UploadRest(shard, lane, question, staged) : absl::OkStatus();
+}
+
+// Sequentially consistent, after the request (or slice) was published: see doorbell.h.
+void Session::RingIfAsleep(int shard) {
+  if (superblock_->home[shard].asleep.load() != 0) {
+    homes_[static_cast<std::size_t>(shard)].Ring();
+  }
+}
+
+// Copies the body's bytes [from, to) to the staging ring; `to` is at most one slice further.
+std::uint64_t Session::StageSome(int lane, const Question& question, std::uint64_t from,
+                                 std::uint64_t to) {
+  const std::uint64_t payload_offset = fabric::StagedPayloadOffset(question.key.size());
+  while (from < to) {
+    const std::uint64_t position = from % kStagingBytes;
+    const std::uint64_t bytes = std::min(to - from, kStagingBytes - position);
+    std::memcpy(port_.staging(lane) + position, question.payload.data() + (from - payload_offset),
+                bytes);
+    from += bytes;
+  }
+  return to;
+}
+
+// The client fills one slice while the home drains another.
+absl::Status Session::UploadRest(int shard, int lane, const Question& question,
+                                 std::uint64_t staged) {
+  const std::uint64_t body_bytes =
+      fabric::StagedPayloadOffset(question.key.size()) + question.payload.size();
+  Lane* shared = port_.lane(lane);
+  const std::uint32_t request_id = lanes_.last_id(lane);
+  IdleStrategy idle;
+  Deadline deadline(question.timeout_ns);
+  std::uint64_t last_drained = 0;
+  while (staged < body_bytes) {
+    const std::uint64_t to = std::min(body_bytes, staged + kSliceBytes);
+    // Acquire: the home has read what we are about to overwrite; partner of its release store.
+    const std::uint64_t drained = shared->drained_bytes.load(std::memory_order_acquire);
+    if (to <= drained + kStagingBytes) {
+      staged = StageSome(lane, question, staged, to);
+      // Sequentially consistent: published before we look whether the home sleeps.
+      shared->staged_bytes.store(staged);
+      RingIfAsleep(shard);
+      idle.Reset();
+      continue;
+    }
+    // The home may have refused it before it was whole.
+    if (shared->done_id.load(std::memory_order_relaxed) == request_id) return absl::OkStatus();
+    if (has_failed()) return Ended();
+    if (drained != last_drained) {
+      last_drained = drained;
+      deadline = Deadline(question.timeout_ns);  // it goes on
+      idle.Reset();
+    }
+    if (idle.Idle() != IdleStrategy::Advice::kSleep) continue;
+    if (deadline.IsOver()) return NoAnswer(question.timeout_ns);
+    sched_yield();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Session::AwaitReply(int lane, std::uint32_t request_id, TimeNs timeout_ns) {
+  Lane* shared = port_.lane(lane);
+  IdleStrategy idle;
+  Deadline deadline(timeout_ns);
+  // Acquire: the reply is whole; partner of the home's store of done_id.
+  while (shared->done_id.load(std::memory_order_acquire) != request_id) {
+    if (idle.Idle() != IdleStrategy::Advice::kSleep) continue;
+    if (has_failed()) return Ended();
+    const TimeNs left_ns = deadline.Left();
+    if (left_ns == 0) return NoAnswer(timeout_ns);
+    // Announce, look again, sleep (doorbell.h). Fail() changes done_id after it has set failed_, so
+    // that either we see failed_ below or the futex does not sleep.
+    const std::uint32_t seen = shared->done_id.load();
+    shared->asleep.store(1);
+    if (shared->done_id.load() == seen && seen != request_id && !has_failed()) {
+      fabric::FutexWait(&shared->done_id, seen, left_ns);
+    }
+    shared->asleep.store(0);
+  }
+  if (link_.enabled()) {
+    while (RealClock::ReadNow() < shared->visible_at_ns) sched_yield();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace apta::compute

@@ -1,0 +1,128 @@
+// The index of a pool: key -> extent, in shared memory, one writer per bucket, any number of
+// lock-free readers in any process.
+//
+// A bucket is one cache line: 7 slots and a link to an overflow bucket. A slot is 8 bytes: a
+// 16-bit tag of the key's hash and the extent's offset in cache lines; 0 = empty. Everything else
+// about a version stands in its extent's header.
+//
+// Invariants
+//   1. A slot changes by one 8-byte release store: that store is the commit of a put or delete.
+//   2. A key is in at most one slot. Replacing a version keeps the slot.
+//   3. Buckets are linked and never unlinked while the memory server runs.
+//   4. A reader that is no registered sharer may look at memory that is being reused: it checks
+//      every offset, copies, and then checks slot and version again before it believes anything.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "fabric/extent.h"
+#include "fabric/superblock.h"
+
+namespace apta::fabric {
+
+using IndexSlot = std::atomic<std::uint64_t>;
+
+struct alignas(kCacheLineBytes) IndexBucket {
+  static constexpr int kSlots = 7;
+  IndexSlot slot[kSlots];
+  std::atomic<std::uint64_t> overflow_offset;  // of the next bucket, in bytes; 0 = none
+};
+static_assert(sizeof(IndexBucket) == kCacheLineBytes);
+
+constexpr std::uint64_t MakeIndexSlot(std::uint64_t key_hash, std::uint64_t extent_offset) {
+  return (key_hash & 0xffff'0000'0000'0000) | (extent_offset / kCacheLineBytes);
+}
+constexpr std::uint64_t SlotExtentOffset(std::uint64_t slot) {
+  return (slot & 0x0000'ffff'ffff'ffff) * kCacheLineBytes;
+}
+constexpr bool SlotTagMatches(std::uint64_t slot, std::uint64_t key_hash) {
+  return slot != 0 && ((slot ^ key_hash) & 0xffff'0000'0000'0000) == 0;
+}
+
+// An extent as a reader saw it, consistent at one instant.
+struct IndexEntry {
+  std::string key;
+  std::uint64_t version = 0;
+  std::uint64_t payload_bytes = 0;
+  std::uint64_t extent_offset = 0;
+};
+
+// A view of a validated region's index. Copyable, stateless, thread-safe. Reads only.
+class IndexView {
+ public:
+  IndexView() = default;
+  IndexView(const std::byte* region, const Superblock& superblock);
+
+  // The slot that names `key`, or nullptr. For the slot's writer, whose extents cannot be reused
+  // under it. Cost: one line for the bucket, one for the header of each slot whose tag matches.
+  const IndexSlot* Find(std::uint64_t key_hash, std::string_view key) const;
+
+  // The header at an offset, or nullptr when the offset, or the key and payload that the header
+  // claims, do not lie in the heap. For registered readers and the writer.
+  const ExtentHeader* HeaderAt(std::uint64_t extent_offset) const;
+
+  // For readers that are not registered (invariant 4): what `slot` names, or nullopt when it is
+  // empty or was reused meanwhile.
+  std::optional<IndexEntry> ReadUnregistered(const IndexSlot& slot) const;
+  std::optional<IndexEntry> FindUnregistered(std::uint64_t key_hash, std::string_view key) const;
+
+  // Calls `visit` for each slot, bucket by bucket; for scans by unregistered readers and rebuild.
+  void ForEachSlot(const std::function<void(const IndexSlot&)>& visit) const;
+  // Calls `visit` with the offset of each overflow bucket.
+  void ForEachOverflowBucket(const std::function<void(std::uint64_t)>& visit) const;
+
+  std::uint64_t buckets() const { return buckets_; }
+  std::uint32_t ShardOf(std::uint64_t key_hash) const {
+    return fabric::ShardOf(key_hash, buckets_, shards_);
+  }
+
+ private:
+  friend class IndexWriter;
+  const IndexBucket* BucketAt(std::uint64_t offset) const;  // nullptr = not in the heap
+
+  const std::byte* region_ = nullptr;
+  const IndexBucket* bucket_ = nullptr;
+  std::uint64_t buckets_ = 0;
+  std::uint32_t shards_ = 1;
+  std::uint64_t heap_offset_ = 0;
+  std::uint64_t region_bytes_ = 0;
+};
+
+// The single writer of the buckets of its shard. Not thread-safe.
+class IndexWriter {
+ public:
+  // Allocates 64 zeroed bytes of the heap for an overflow bucket: its offset, or 0 = heap full.
+  using AllocateBucket = std::function<std::uint64_t()>;
+
+  IndexWriter() = default;
+  IndexWriter(std::byte* region, const Superblock& superblock, AllocateBucket allocate);
+
+  const IndexView& view() const { return view_; }
+
+  // A slot that Commit can fill for a key that Find did not find, or nullptr = heap full. Nothing
+  // is visible until Commit.
+  IndexSlot* Reserve(std::uint64_t key_hash);
+  IndexSlot* FindWritable(std::uint64_t key_hash, std::string_view key);
+
+  // The commit: one release store (invariant 1).
+  static void Commit(IndexSlot* slot, std::uint64_t key_hash, std::uint64_t extent_offset) {
+    // Release: header, key and payload are written before a reader can find them; partner of the
+    // acquire loads in IndexView.
+    slot->store(MakeIndexSlot(key_hash, extent_offset), std::memory_order_release);
+  }
+  static void Erase(IndexSlot* slot) { slot->store(0, std::memory_order_release); }
+
+ private:
+  std::byte* region_ = nullptr;
+  IndexView view_;
+  AllocateBucket allocate_;
+};
+
+}  // namespace apta::fabric

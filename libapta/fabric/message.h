@@ -1,0 +1,125 @@
+// Messages of the fabric: fixed layouts that two processes exchange through a port.
+//
+// A Request travels from a thread of a node to an object's home in a submission ring; its Reply
+// comes back in the lane that the request names; an Invalidation travels from a home to a node.
+// Everything that a client writes is hostile: the home copies it, checks the copy, uses the copy.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "fabric/extent.h"
+
+namespace apta::fabric {
+
+// A slot of the memory server for one attached node; reused after the node is gone.
+using NodeId = std::uint16_t;
+inline constexpr int kMaxNodes = 256;
+
+// How many requests of one node can be under way at once: one per lane.
+inline constexpr int kLanes = 64;
+
+enum class Op : std::uint8_t {
+  kGet = 1,     // key -> version, extent; the node becomes a sharer
+  kPut,         // key + payload; argument: precondition -> version, extent; the node is the sharer
+  kDelete,      // key; argument: precondition -> version
+  kStat,        // key -> version, value: payload bytes, sharers
+  kCreate,      // key; payload_bytes to come in place (trusted pools) -> extent
+  kCommit,      // argument: the extent of kCreate -> version, extent
+  kAbort,       // argument: the extent of kCreate
+  kRelease,     // argument: an extent that an earlier reply lent. No reply
+  kRegister,    // key: function name; argument: FunctionLimits
+  kReady,       // payload: result of `argument` (an invocation; 0 = none) -> the next invocation
+  kUnready,     // every kReady of this node that still waits is answered with CANCELLED
+  kCall,        // key: function; payload: input; argument: deadline, ns from now -> result
+  kStart,       // as kCall -> value[0]: invocation
+  kWait,        // argument: invocation -> its result, once it is there
+  kPoll,        // argument: invocation -> value[0]: 1 = it has ended
+  kForget,      // argument: invocation; its result will not be asked for. No reply
+};
+inline constexpr std::uint8_t kMaxOp = static_cast<std::uint8_t>(Op::kForget);
+
+// What a node allows for one of its functions; travels packed into a request's argument.
+struct FunctionLimits {
+  std::uint16_t max_concurrency = 1;
+  std::uint16_t max_attempts = 3;
+  std::uint32_t deadline_ms = 60'000;
+
+  std::uint64_t Pack() const {
+    return max_concurrency | std::uint64_t{max_attempts} << 16 | std::uint64_t{deadline_ms} << 32;
+  }
+  static FunctionLimits Unpack(std::uint64_t packed) {
+    return {static_cast<std::uint16_t>(packed), static_cast<std::uint16_t>(packed >> 16),
+            static_cast<std::uint32_t>(packed >> 32)};
+  }
+};
+
+// Set in Request::flags when key and payload stand in the lane's staging buffer, not inline.
+inline constexpr std::uint8_t kBodyStaged = 1;
+// kReady: the invocation failed; flags' upper bits hold its absl::StatusCode, payload the message.
+inline constexpr int kStatusShift = 3;
+
+inline constexpr std::uint64_t kAnyVersion = ~std::uint64_t{0};  // no precondition
+
+inline constexpr std::size_t kInlineBytes = 208;
+
+struct Request {
+  std::uint32_t request_id;     // unlike the lane's last; comes back in Reply::done_id
+  Op op;
+  std::uint8_t flags;
+  std::uint16_t lane;           // < kLanes
+  std::uint64_t payload_bytes;
+  std::uint64_t argument;       // by op
+  std::uint16_t key_bytes;
+  std::uint16_t reserved[3];
+  std::byte body[kInlineBytes];  // key, then payload, where they fit and kBodyStaged is not set
+  std::uint64_t visible_at_ns;   // written and read only where a link is emulated
+};
+static_assert(sizeof(Request) == 248 && alignof(Request) == 8);
+static_assert(std::is_trivially_copyable_v<Request> && std::is_standard_layout_v<Request>);
+
+// Why a request failed, with what it takes to say so in words (see MakeStatus in control.h).
+enum class Reason : std::uint16_t {
+  kNone = 0,
+  kNoSuchObject,
+  kVersionMoved,       // value[0]: the key's version now
+  kPoolFull,           // value[0]: bytes asked for, [1]: bytes used, [2]: bytes held for nodes
+  kObjectTooLarge,     // value[0]: bytes asked for, [1]: the largest that fits an empty pool
+  kBadKey,
+  kBadRequest,         // a message that no correct client sends
+  kNotTrusted,         // kCreate in an isolated pool
+  kNoSuchDraft,
+  kNoSuchFunction,
+  kAlreadyRegistered,
+  kQueueFull,          // value[0]: invocations waiting
+  kNoSuchInvocation,
+  kDeadline,           // value[0]: attempts made
+  kNodeLost,           // value[0]: attempts made; the last node died
+  kCancelled,
+  kFunctionFailed,     // the message is the extent's payload
+};
+
+struct Reply {
+  std::uint16_t code;           // absl::StatusCode
+  Reason reason;
+  std::uint64_t version;
+  std::uint64_t extent_offset;  // 0 = none
+  std::uint64_t value[3];       // by op and reason
+};
+static_assert(sizeof(Reply) == 48);
+static_assert(std::is_trivially_copyable_v<Reply> && std::is_standard_layout_v<Reply>);
+
+// "Whatever you hold of this object that is older than `version` is stale." The extent of the
+// version that was current until now goes with it: a node may still be reading that although the
+// object has left its cache.
+struct Invalidation {
+  std::uint64_t key_hash;
+  std::uint64_t version;
+  std::uint64_t old_extent;     // 0 = there was none
+  std::uint64_t visible_at_ns;  // 0 = at once
+};
+static_assert(sizeof(Invalidation) == 32);
+static_assert(std::is_trivially_copyable_v<Invalidation>);
+
+}  // namespace apta::fabric

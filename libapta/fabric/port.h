@@ -1,0 +1,104 @@
+// Ports: the memory that one node shares with the memory server, one memfd per attached node,
+// created by the server, sealed in size, mapped writable by both. No keys of other objects, no
+// pointers. Whatever the node writes harms only the node.
+//
+//   [header][per shard: submission ring, invalidation ring][hold table][lanes][staging]
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "fabric/extent.h"
+#include "fabric/fd.h"
+#include "fabric/message.h"
+#include "fabric/ring.h"
+#include "fabric/superblock.h"
+
+namespace apta::fabric {
+
+inline constexpr std::uint64_t kPortMagic = 0x3154524f50414d41;
+inline constexpr std::uint32_t kPortLayoutVersion = 1;
+
+// A lane's share of the staging area: a ring of bytes through which a body that does not fit into
+// its request flows. The node fills one slice while the home drains another.
+inline constexpr std::uint64_t kStagingBytes = 128 << 10;
+inline constexpr std::uint64_t kSliceBytes = 32 << 10;
+// How much of one upload the home copies between two polls.
+inline constexpr std::uint64_t kHomeCopyBytes = 64 << 10;
+
+// Where the payload begins in a staged body: after the key, on a cache line.
+constexpr std::uint64_t StagedPayloadOffset(std::uint64_t key_bytes) {
+  return AlignUp(key_bytes, kCacheLineBytes);
+}
+
+struct PortHeader {
+  std::uint64_t magic;
+  std::uint32_t layout_version;
+  std::uint32_t shards;
+  std::uint32_t node;
+};
+
+// Extents that the node still reads although it has acknowledged, or is about to acknowledge,
+// their invalidation (protocol.md, "Reclamation"). Written by the node, normally empty.
+struct HoldTable {
+  static constexpr int kSlots = 1022;
+
+  alignas(kCacheLineBytes) std::atomic<std::uint64_t> used;  // slots in use; 0 = nothing is held
+  std::atomic<std::uint64_t> hold_everything;                // 1: the table was too small
+  std::atomic<std::uint64_t> extent_offset[kSlots];          // 0 = free slot
+};
+static_assert(sizeof(HoldTable) == 2 * kPageBytes);
+
+// One request at a time of one thread of the node.
+struct Lane {
+  // Written by the home.
+  alignas(kCacheLineBytes) std::atomic<std::uint32_t> done_id;  // futex: the reply below is whole
+  std::uint32_t reserved;
+  Reply reply;
+  alignas(kCacheLineBytes) std::atomic<std::uint64_t> drained_bytes;  // of the staged body
+  std::uint64_t visible_at_ns;  // of the reply; used only where a link is emulated
+
+  // Written by the node.
+  alignas(kCacheLineBytes) std::atomic<std::uint32_t> asleep;  // 1: wake done_id's futex
+  std::atomic<std::uint64_t> staged_bytes;  // of the body, whole slices; reset before each request
+};
+static_assert(sizeof(Lane) == 3 * kCacheLineBytes);
+static_assert(offsetof(Lane, drained_bytes) == kCacheLineBytes);
+static_assert(offsetof(Lane, asleep) == 2 * kCacheLineBytes);
+
+// A mapped port. Movable.
+class Port {
+ public:
+  static std::uint64_t BytesFor(int shards);
+
+  // Memory server: makes, sizes, seals and maps a port for `node`.
+  static absl::StatusOr<Port> Create(NodeId node, int shards);
+  // Node: maps a port that it was sent. FAILED_PRECONDITION: foreign magic or layout.
+  static absl::StatusOr<Port> Map(UniqueFd fd, int shards);
+
+  Port() = default;
+  Port(Port&& other) noexcept;
+  Port& operator=(Port&& other) noexcept;
+  ~Port();
+
+  // Memory server: the descriptor to send; closed once TakeFd's result is dropped.
+  int fd() const { return fd_.get(); }
+  UniqueFd TakeFd() { return std::move(fd_); }
+
+  SubmissionRing<>* submissions(int shard) const;
+  InvalidationRing<>* invalidations(int shard) const;
+  HoldTable* holds() const;
+  Lane* lane(int lane_index) const;
+  std::byte* staging(int lane_index) const;
+
+ private:
+  explicit Port(std::byte* data, int shards, UniqueFd fd);
+  static std::uint64_t HoldsOffset(int shards);
+
+  std::byte* data_ = nullptr;
+  int shards_ = 0;
+  UniqueFd fd_;
+};
+
+}  // namespace apta::fabric

@@ -1,0 +1,63 @@
+// The first 8 KiB of every region: what it is, where its parts are, and the one line per shard by
+// which a home tells its clients that it sleeps.
+//
+// Written by the memory server alone; clients map it read-only and check it with Validate before
+// they believe an offset.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <type_traits>
+
+#include "absl/status/status.h"
+#include "fabric/extent.h"
+
+namespace apta::fabric {
+
+inline constexpr std::uint64_t kRegionMagic = 0x314e4f4947455241;  // "AREGION1" on disk
+inline constexpr std::uint32_t kRegionLayoutVersion = 1;
+inline constexpr int kMaxShards = 16;
+
+// One line per shard, written by that shard's home alone.
+struct alignas(kCacheLineBytes) HomeStatus {
+  // 1: the home sleeps or is about to; whoever submits must ring its doorbell. Partner of the
+  // submission ring's publishing exchange, see doorbell.h.
+  std::atomic<std::uint32_t> asleep;
+};
+static_assert(sizeof(HomeStatus) == kCacheLineBytes);
+
+struct Superblock {
+  // Line 0: never changes after the region was made.
+  std::uint64_t magic;
+  std::uint32_t layout_version;
+  std::uint32_t shards;            // how the index and the heap are divided
+  std::uint64_t uuid[2];
+  std::uint64_t region_bytes;
+  std::uint64_t index_offset;      // of bucket 0
+  std::uint64_t index_buckets;     // a power of two
+  std::uint64_t heap_offset;       // first byte that extents may use; 2 MiB aligned
+
+  // Line 1: written by the memory server while it runs.
+  alignas(kCacheLineBytes) std::atomic<std::uint64_t> last_version;
+  std::uint64_t incarnation;       // counts the memory servers that opened the region
+  std::uint32_t clean;             // 1 between a clean shutdown and the next opening
+
+  alignas(kPageBytes) HomeStatus home[kMaxShards];
+
+  // Whether the constant part is one that this build can use in `mapped_bytes` bytes of memory.
+  // FAILED_PRECONDITION: not a region, or of another layout; DATA_LOSS: truncated or damaged.
+  absl::Status Validate(std::uint64_t mapped_bytes) const;
+};
+inline constexpr std::uint64_t kSuperblockBytes = 2 * kPageBytes;
+static_assert(sizeof(Superblock) <= kSuperblockBytes);
+static_assert(offsetof(Superblock, last_version) == kCacheLineBytes);
+static_assert(offsetof(Superblock, home) == kPageBytes);
+static_assert(std::is_standard_layout_v<Superblock>);
+
+// The home of a key: the shard that its bucket belongs to, so that each bucket has one writer.
+inline std::uint32_t ShardOf(std::uint64_t key_hash, std::uint64_t index_buckets,
+                             std::uint32_t shards) {
+  return shards == 1 ? 0 : static_cast<std::uint32_t>((key_hash & (index_buckets - 1)) % shards);
+}
+
+}  // namespace apta::fabric

@@ -1,0 +1,7 @@
+// Everything a program needs from Āpta.
+#pragma once
+
+#include "apta/client.h"
+#include "apta/function.h"
+#include "apta/object.h"
+#include "apta/server.h"

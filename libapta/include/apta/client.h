@@ -1,0 +1,194 @@
+// The compute side of Āpta: one Client is one node (compute server) with one object cache.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "apta/object.h"
+
+namespace apta {
+
+class Pending;
+struct CallOptions;
+namespace compute {
+class NodeRuntime;
+class DraftState;
+class PendingState;
+absl::StatusOr<Pending> StartFunction(std::shared_ptr<NodeRuntime> runtime,
+                                      std::string_view function, BytesView input,
+                                      const CallOptions& options);
+}  // namespace compute
+
+// Where a cached object's bytes are read from.
+enum class Placement { kAuto, kInPlace, kLocalCopy };
+
+struct ClientOptions {
+  std::string socket;                   // "" = $APTA_SOCKET, else /run/apta/aptad.sock
+  std::string pool = "default";         // one of the memory server's pools
+  std::string node;                     // "" = $APTA_NODE, else "<hostname>/<pid>"; up to 127 bytes
+  std::size_t cache_bytes = 256 << 20;  // limit on the bytes of unpinned cached objects
+  Placement placement = Placement::kAuto;
+  absl::Duration timeout = absl::Seconds(5);  // of any one request; past it DEADLINE_EXCEEDED
+};
+
+struct PutOptions {
+  // Commit only if the key's current version is this one; 0 = only if the key does not exist.
+  std::optional<Version> if_version;
+};
+
+struct CallOptions {
+  std::vector<std::string> reads;  // objects that the invocation declares to read
+  absl::Duration deadline = absl::Seconds(60);
+};
+
+// Counters since Connect, over all threads of the node; monotonic but for the bytes_* gauges.
+struct ClientStats {
+  std::uint64_t hits = 0;                   // gets served from the cache, without a message
+  std::uint64_t misses = 0;                 // gets that asked the home
+  std::uint64_t puts = 0;                   // committed puts, drafts and deletes
+  std::uint64_t invalidations_applied = 0;  // records taken from the invalidation rings
+  std::uint64_t evictions = 0;              // entries that left the cache for lack of room
+  std::uint64_t reconnects = 0;
+  std::uint64_t objects_cached = 0;
+  std::uint64_t bytes_cached = 0;           // payload bytes of cached objects
+  std::uint64_t bytes_pinned = 0;           // payload bytes that live Objects hold
+  Placement placement = Placement::kInPlace;  // what kAuto decided
+};
+
+// A node as the memory server sees it.
+struct NodeInfo {
+  std::uint32_t id = 0;  // slot; reused after the node is gone
+  std::string name;
+  std::int64_t pid = 0;
+  std::string pool;
+  std::uint64_t outstanding = 0;            // invalidations issued and not yet acknowledged
+  std::vector<std::string> functions;       // registered there
+  std::uint64_t running = 0;                // invocations running there now
+};
+
+struct PoolInfo {
+  std::string name;
+  std::string backing;
+  std::string coherence;
+  std::string access;
+  std::string durability;
+  std::string numa;                 // as verified: the nodes where sample pages really are
+  std::uint64_t bytes = 0;          // of the region
+  std::uint64_t bytes_used = 0;     // in extents of current versions
+  std::uint64_t bytes_held = 0;     // in extents of old versions that some node has not released
+  std::uint64_t bytes_free = 0;
+  std::uint64_t objects = 0;
+  std::uint64_t page_bytes = 0;     // what the kernel backs the region with
+  Version last_version = 0;
+};
+
+// An object being written: fill bytes(), then Commit(). Dropped without Commit, nothing happened.
+// In a pool with access=trusted the bytes are the extent itself and Commit copies nothing;
+// otherwise they are private memory and Commit is a Put. Not thread-safe; outlives its Client.
+class Draft {
+ public:
+  Draft(Draft&&) noexcept;
+  Draft& operator=(Draft&&) noexcept;
+  ~Draft();
+  absl::Span<std::byte> bytes();
+  // Once; FAILED_PRECONDITION afterwards. Errors as Client::Put.
+  absl::StatusOr<Version> Commit();
+
+ private:
+  friend class Client;
+  explicit Draft(std::unique_ptr<compute::DraftState> state);
+  std::unique_ptr<compute::DraftState> state_;
+};
+
+// An invocation that was started and whose result has not been taken yet. Dropping it forgets
+// the result, not the invocation. Not thread-safe; outlives its Client.
+class Pending {
+ public:
+  Pending(Pending&&) noexcept;
+  Pending& operator=(Pending&&) noexcept;
+  ~Pending();
+  // Blocks until the invocation has ended; once, FAILED_PRECONDITION afterwards.
+  absl::StatusOr<Bytes> Wait();
+  // Whether Wait would return without blocking. One message to the memory server.
+  bool done() const;
+
+ private:
+  friend absl::StatusOr<Pending> compute::StartFunction(std::shared_ptr<compute::NodeRuntime>,
+                                                        std::string_view, BytesView,
+                                                        const CallOptions&);
+  explicit Pending(std::unique_ptr<compute::PendingState> state);
+  std::unique_ptr<compute::PendingState> state_;
+};
+
+// One node (compute server). Movable; every method is thread-safe, and threads of one Client
+// share its cache. After the memory server restarts, a Client reconnects by itself with an empty
+// cache; meanwhile calls fail with UNAVAILABLE at once. In a forked child every call is refused
+// with FAILED_PRECONDITION.
+//
+// Keys: 1 to 1,024 bytes, no NUL, else INVALID_ARGUMENT. After UNAVAILABLE or DEADLINE_EXCEEDED a
+// put may or may not have taken effect, never in part; any other error changed nothing.
+class Client {
+ public:
+  // Attaches to the memory server. UNAVAILABLE: nobody serves the socket; NOT_FOUND: no such pool;
+  // PERMISSION_DENIED: the pool's owner does not let this process in; RESOURCE_EXHAUSTED: no node
+  // slot is free; INVALID_ARGUMENT: an option cannot be right.
+  static absl::StatusOr<Client> Connect(const ClientOptions& options = {});
+  Client(Client&&) noexcept;
+  Client& operator=(Client&&) noexcept;
+  ~Client();
+
+  // The newest version. A hit is tens of nanoseconds: no message, system call, lock or copy; a
+  // miss is one message to the home and one back, whatever the size. NOT_FOUND: no such object.
+  absl::StatusOr<Object> Get(std::string_view key);
+
+  // Makes `value` the object's next version and returns when it is committed, without waiting for
+  // any other node. FAILED_PRECONDITION: options.if_version does not hold; RESOURCE_EXHAUSTED: the
+  // pool is full (says what holds it).
+  absl::StatusOr<Version> Put(std::string_view key, BytesView value,
+                              const PutOptions& options = {});
+
+  // An object of `size` bytes to be filled in place, see Draft. Errors as Put.
+  absl::StatusOr<Draft> Create(std::string_view key, std::size_t size);
+
+  // Returns the version of the deletion. NOT_FOUND: no such object.
+  absl::StatusOr<Version> Delete(std::string_view key, const PutOptions& options = {});
+
+  // NOT_FOUND: no such object. Never counts as a sharer.
+  absl::StatusOr<ObjectInfo> Stat(std::string_view key);
+
+  // Up to `limit` objects whose keys begin with `prefix` and are greater than `after`, by key. An
+  // object that exists throughout the call is listed; cost is a scan of the pool's index.
+  absl::StatusOr<std::vector<ObjectInfo>> List(std::string_view prefix, std::size_t limit = 1000,
+                                               std::string_view after = "");
+
+  // Runs `function` on a node that has it and returns its result. NOT_FOUND: no node has it;
+  // DEADLINE_EXCEEDED; RESOURCE_EXHAUSTED: too many invocations wait; else what the function
+  // returned.
+  absl::StatusOr<Bytes> Call(std::string_view function, BytesView input,
+                             const CallOptions& options = {});
+  absl::StatusOr<Pending> Start(std::string_view function, BytesView input,
+                                const CallOptions& options = {});
+
+  ClientStats stats() const;
+  const std::string& node() const;
+
+  // What the memory server knows of its nodes and pools; over the socket, not for hot paths.
+  absl::StatusOr<std::vector<NodeInfo>> Nodes() const;
+  absl::StatusOr<std::vector<PoolInfo>> Pools() const;
+
+ private:
+  friend class FunctionHost;
+  explicit Client(std::shared_ptr<compute::NodeRuntime> runtime);
+  std::shared_ptr<compute::NodeRuntime> runtime_;
+};
+
+}  // namespace apta

@@ -1,0 +1,76 @@
+// The memory server: what aptad runs, and what a program can embed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace apta {
+
+// An emulated fabric link between the memory server and every compute server. The default is no
+// emulation. A message becomes visible to its receiver latency + bytes/bandwidth (+ call on a
+// request) ± jitter after it was sent; senders are never delayed.
+struct LinkOptions {
+  std::uint64_t latency_ns = 0;    // one way
+  double bandwidth_gbps = 0;       // Gbit/s in each direction; 0 = unlimited
+  std::uint64_t jitter_ns = 0;     // uniform, added to the latency: 0 … jitter_ns
+  std::uint64_t call_ns = 0;       // added to each request
+
+  bool enabled() const {
+    return latency_ns != 0 || bandwidth_gbps != 0 || jitter_ns != 0 || call_ns != 0;
+  }
+  // "none", "cxl", "rdma", "rdma-fast" or "latency=500ns,bandwidth=80Gbps,jitter=0,call=0" (any
+  // of the four, any order). INVALID_ARGUMENT names the part that cannot be read.
+  static absl::StatusOr<LinkOptions> Parse(std::string_view text);
+};
+
+struct PoolOptions {
+  std::string name = "default";         // 1 to 63 of [A-Za-z0-9_.-]
+  std::uint64_t bytes = 1 << 30;        // of the region: index, headers and objects
+  std::string backing = "memfd";        // memfd | shm:NAME | file:PATH | hugetlb
+  std::string coherence = "strict";
+  std::string access = "isolated";      // isolated | trusted (writers fill extents in place)
+  std::string durability = "none";
+  std::string numa = "any";             // any | near | far | a node's number
+  std::string owner;                    // user who may attach; "" = the memory server's; root always
+  std::string group;                    // group that may attach when mode allows; "" = the server's
+  std::uint32_t mode = 0600;            // who may attach: read bits of owner, group, others
+};
+
+struct ServerOptions {
+  std::string socket;  // "" = $APTA_SOCKET, else /run/apta/aptad.sock
+  std::vector<PoolOptions> pools = {PoolOptions{}};
+  int shards = 1;                 // 1 to 16
+  std::string threads = "auto";   // auto | folded: a shard's controllers share one polling thread
+  LinkOptions link;
+};
+
+namespace daemon {
+class Server;
+}
+
+// An embedded memory server, running on threads of its own until it is dropped: then its nodes
+// are told (their calls fail with UNAVAILABLE) and its socket and volatile memory are gone.
+class MemoryServer {
+ public:
+  // INVALID_ARGUMENT: an option cannot be right; ALREADY_EXISTS: a live memory server owns the
+  // socket (a dead one's is taken over); RESOURCE_EXHAUSTED: a pool is larger than its memory;
+  // DATA_LOSS / FAILED_PRECONDITION: an existing region is damaged / of a foreign layout.
+  static absl::StatusOr<MemoryServer> Start(const ServerOptions& options);
+  MemoryServer(MemoryServer&&) noexcept;
+  MemoryServer& operator=(MemoryServer&&) noexcept;
+  ~MemoryServer();
+
+  const std::string& socket() const;
+
+ private:
+  explicit MemoryServer(std::unique_ptr<daemon::Server> server);
+  std::unique_ptr<daemon::Server> server_;
+};
+
+}  // namespace apta

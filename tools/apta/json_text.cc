@@ -1,0 +1,73 @@
+#include "tools/apta/json_text.h"
+
+#include <fmt/format.h>
+
+#include <string_view>
+
+namespace apta::tool {
+namespace {
+
+using nlohmann::json;
+
+bool IsUtf8(const std::string& text) {
+  const std::string quoted = json(text).dump(-1, ' ', false, json::error_handler_t::ignore);
+  return json::parse(quoted).get_ref<const std::string&>() == text;
+}
+
+}  // namespace
+
+json ToJson(const ObjectInfo& object) {
+  json result = {{"key", object.key},
+                 {"version", object.version},
+                 {"size", object.size},
+                 {"sharers", object.sharers}};
+  if (!IsUtf8(object.key)) {
+    std::string hex;
+    for (const char c : object.key) hex += fmt::format("{:02x}", static_cast<unsigned char>(c));
+    result["key_hex"] = hex;
+  }
+  return result;
+}
+
+json ToJson(const NodeInfo& node) {
+  return {{"id", node.id},
+          {"name", node.name},
+          {"pid", node.pid},
+          {"pool", node.pool},
+          {"outstanding", node.outstanding},
+          {"functions", node.functions},
+          {"running", node.running}};
+}
+
+json ToJson(const PoolInfo& pool) {
+  return {{"name", pool.name},
+          {"backing", pool.backing},
+          {"coherence", pool.coherence},
+          {"access", pool.access},
+          {"durability", pool.durability},
+          {"numa", pool.numa},
+          {"bytes", pool.bytes},
+          {"bytes_used", pool.bytes_used},
+          {"bytes_held", pool.bytes_held},
+          {"bytes_free", pool.bytes_free},
+          {"objects", pool.objects},
+          {"page_bytes", pool.page_bytes},
+          {"last_version", pool.last_version}};
+}
+
+json ToJson(const std::vector<Finding>& findings) {
+  json list = json::array();
+  for (const Finding& finding : findings) {
+    list.push_back({{"level", LevelName(finding.level)},
+                    {"what", finding.what},
+                    {"why", finding.why},
+                    {"command", finding.command}});
+  }
+  return list;
+}
+
+std::string Dump(const json& value) {
+  return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace apta::tool
