@@ -54,7 +54,7 @@ void Home::IssueRound(std::uint64_t key_hash, Version version, const NodeSet& ho
   others.Remove(writer);
   if (!others.empty()) otc_.RoundIssued(key_hash);
   oic_.IssueRound(key_hash, version, holders, writer, old ? old->extent : 0,
-                  old ? ObjectManager::BucketBytes(old->extent_bytes()) : 0);
+                  old ? old->extent_bytes() : 0);
 }
 
 void Home::CommitPut(const Waiter& from, std::uint64_t extent, std::uint64_t if_version) {

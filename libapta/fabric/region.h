@@ -69,7 +69,7 @@ class Region {
   // does not allow it.
   static absl::StatusOr<Region> Map(UniqueFd fd, std::uint64_t bytes, bool writable);
 
-  Region() = default;
+  Region();
   Region(Region&&) noexcept;
   Region& operator=(Region&&) noexcept;
   ~Region();  // stops population, unmaps; a persistent backing stays
