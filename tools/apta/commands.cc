@@ -169,16 +169,16 @@ int Remove(const Arguments& arguments) {
   return exit_code;
 }
 
-std::string OrUnknown(std::string text) { return text.empty() ? "not known yet" : text; }
-
 std::string DescribePool(const PoolInfo& pool) {
   std::string text = fmt::format("pool {}\n", pool.name);
   const auto line = [&text](std::string_view name, const std::string& value) {
     text += fmt::format("  {:<14}{}\n", name, value);
   };
   line("region", fmt::format("{}, {}", FormatBytes(pool.bytes), pool.backing));
-  line("pages", pool.page_bytes == 0 ? OrUnknown("") : FormatBytes(pool.page_bytes));
-  line("NUMA nodes", OrUnknown(pool.numa) + ", as the kernel says of sample pages");
+  // Known once the first pages have been populated.
+  line("pages", pool.page_bytes == 0 ? "not known yet" : FormatBytes(pool.page_bytes));
+  line("NUMA nodes",
+       pool.numa.empty() ? "not known yet" : pool.numa + ", as the kernel says of sample pages");
   line("used", fmt::format("{} in {} objects", FormatBytes(pool.bytes_used), pool.objects));
   line("held", FormatBytes(pool.bytes_held) + " in old versions that a node has not released");
   line("free", FormatBytes(pool.bytes_free));
