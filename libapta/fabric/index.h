@@ -11,6 +11,8 @@
 //   3. Buckets are linked and never unlinked while the memory server runs.
 //   4. A reader that is no registered sharer may look at memory that is being reused: it checks
 //      every offset, copies, and then checks slot and version again before it believes anything.
+//      The home's part: a header's version is 0 from before its first byte changes until it is
+//      whole, and a version is never used twice.
 #pragma once
 
 #include <atomic>
@@ -85,6 +87,8 @@ class IndexView {
 
  private:
   friend class IndexWriter;
+  // No chain that we make is nearly as long; a damaged one may be a cycle.
+  static constexpr std::uint64_t kMaxOverflow = 1 << 16;
   const IndexBucket* BucketAt(std::uint64_t offset) const;  // nullptr = not in the heap
 
   const std::byte* region_ = nullptr;

@@ -95,6 +95,8 @@ class Region {
  private:
   struct Populator;
 
+  absl::Status OpenBacking(const RegionOptions& options, int node, bool* made);
+
   std::byte* data_ = nullptr;
   std::uint64_t size_bytes_ = 0;
   bool existed_ = false;

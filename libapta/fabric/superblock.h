@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
@@ -53,6 +54,14 @@ static_assert(sizeof(Superblock) <= kSuperblockBytes);
 static_assert(offsetof(Superblock, last_version) == kCacheLineBytes);
 static_assert(offsetof(Superblock, home) == kPageBytes);
 static_assert(std::is_standard_layout_v<Superblock>);
+
+// Buckets for a region: about one per 4 KiB, a power of two, at least 64. More objects than 7 times
+// that spill into overflow buckets.
+std::uint64_t IndexBucketsFor(std::uint64_t region_bytes);
+
+// Lays out a fresh, zeroed region: index after the superblock, heap after the index.
+void FormatSuperblock(Superblock* superblock, std::uint64_t region_bytes, std::uint32_t shards,
+                      std::uint64_t uuid0, std::uint64_t uuid1);
 
 // The home of a key: the shard that its bucket belongs to, so that each bucket has one writer.
 inline std::uint32_t ShardOf(std::uint64_t key_hash, std::uint64_t index_buckets,

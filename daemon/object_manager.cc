@@ -1,0 +1,385 @@
+#include "daemon/object_manager.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+
+#include "daemon/lazy_array.h"
+#include "fabric/check.h"
+#include "fabric/extent.h"
+
+namespace apta::daemon {
+namespace {
+
+constexpr std::uint64_t kGranuleBytes = 64;
+constexpr std::uint64_t kPage = fabric::kPageBytes;
+constexpr std::uint64_t kSlabPages = ObjectManager::kSlabBytes / kPage;
+constexpr std::uint32_t kNone = ~std::uint32_t{0};
+
+// Size buckets of slabs: multiples of 64 bytes up to 256, then four per doubling.
+constexpr int kBuckets = 4 + 4 * 6;
+
+constexpr std::uint64_t BucketSize(int bucket) {
+  if (bucket < 4) return static_cast<std::uint64_t>(bucket + 1) * kGranuleBytes;
+  const int doubling = (bucket - 4) / 4;
+  const auto step = static_cast<std::uint64_t>((bucket - 4) % 4 + 1);
+  return (256u << doubling) + step * (64u << doubling);
+}
+static_assert(BucketSize(kBuckets - 1) == ObjectManager::kMaxSlabExtentBytes);
+
+constexpr int BucketOf(std::uint64_t bytes) {
+  if (bytes <= 256) return static_cast<int>((bytes + kGranuleBytes - 1) / kGranuleBytes) - 1;
+  const int doubling = static_cast<int>(std::bit_width((bytes - 1) / 256)) - 1;
+  const std::uint64_t base = 256u << doubling;
+  const std::uint64_t step = 64u << doubling;
+  return 4 + 4 * doubling + static_cast<int>((bytes - base + step - 1) / step) - 1;
+}
+static_assert(BucketOf(1) == 0 && BucketOf(64) == 0 && BucketOf(65) == 1 && BucketOf(256) == 3);
+static_assert(BucketOf(257) == 4 && BucketOf(320) == 4 && BucketOf(321) == 5 &&
+              BucketOf(512) == 7 && BucketOf(513) == 8 && BucketOf(16384) == kBuckets - 1);
+
+// Free runs of pages by length: for each power of two, four lists.
+constexpr int kFirstLevels = 33;
+constexpr int kSecondLevels = 4;
+struct ListIndex {
+  int first;
+  int second;
+};
+constexpr ListIndex ListOf(std::uint64_t pages) {
+  if (pages < kSecondLevels) return {0, static_cast<int>(pages)};
+  const int width = static_cast<int>(std::bit_width(pages)) - 1;
+  return {width - 1, static_cast<int>(pages >> (width - 2)) - kSecondLevels};
+}
+
+}  // namespace
+
+struct ObjectManager::State {
+  // What a page is; kept at a run's first page, and for free runs at its last as well.
+  enum Kind : std::uint8_t { kUnknown, kFree, kRun, kSlab, kInner };
+  struct Page {
+    Kind kind;
+    std::uint8_t bucket;       // of a slab
+    std::uint16_t live;        // extents in a slab
+    std::uint32_t run_pages;   // at a run's first page; a free run's last page too
+    std::uint32_t prev, next;  // free list of a free run, list of partial slabs
+  };
+  struct Slab {
+    std::array<std::uint64_t, kSlabBytes / kGranuleBytes / 64> used;  // bit per extent
+  };
+
+  State(std::uint64_t begin_offset, std::uint64_t end_offset)
+      : begin(fabric::AlignUp(begin_offset, kSlabBytes)),
+        page_count(end_offset > begin ? (end_offset - begin) / kSlabBytes * kSlabPages : 0),
+        page(page_count + 1),
+        slab(page_count / kSlabPages + 1) {
+    for (auto& lists : free_list) lists.fill(kNone);
+    partial.fill(kNone);
+  }
+
+  std::uint64_t OffsetOf(std::uint32_t index) const { return begin + index * kPage; }
+  std::uint32_t PageOf(std::uint64_t offset) const {
+    return static_cast<std::uint32_t>((offset - begin) / kPage);
+  }
+
+  std::uint32_t SlabOf(std::uint64_t offset) const {
+    return static_cast<std::uint32_t>(PageOf(offset) / kSlabPages * kSlabPages);
+  }
+
+  // --- lists
+
+  void Link(std::uint32_t* head, std::uint32_t index) {
+    page[index].prev = kNone;
+    page[index].next = *head;
+    if (*head != kNone) page[*head].prev = index;
+    *head = index;
+  }
+  void Unlink(std::uint32_t* head, std::uint32_t index) {
+    const Page& p = page[index];
+    if (p.prev != kNone) page[p.prev].next = p.next;
+    if (p.next != kNone) page[p.next].prev = p.prev;
+    if (*head == index) *head = p.next;
+  }
+
+  // --- runs of pages
+
+  void AddFree(std::uint32_t first, std::uint32_t pages) {
+    page[first].kind = kFree;
+    page[first].run_pages = pages;
+    page[first + pages - 1].kind = kFree;
+    page[first + pages - 1].run_pages = pages;
+    const ListIndex list = ListOf(pages);
+    Link(&free_list[list.first][list.second], first);
+    first_level |= std::uint64_t{1} << list.first;
+    second_level[list.first] |= 1u << list.second;
+  }
+  void RemoveFree(std::uint32_t first) {
+    const std::uint32_t pages = page[first].run_pages;
+    const ListIndex list = ListOf(pages);
+    Unlink(&free_list[list.first][list.second], first);
+    if (free_list[list.first][list.second] == kNone) {
+      second_level[list.first] &= ~(1u << list.second);
+      if (second_level[list.first] == 0) first_level &= ~(std::uint64_t{1} << list.first);
+    }
+    page[first].kind = page[first + pages - 1].kind = kInner;
+  }
+
+  // A free run of at least `pages`, the shortest list that surely has one, its latest addition.
+  std::uint32_t FindFree(std::uint64_t pages) const {
+    const ListIndex own = ListOf(pages);
+    // The list of the length itself may hold shorter runs; its head is worth a look, because runs
+    // come back with the lengths that were asked for.
+    const std::uint32_t head = free_list[own.first][own.second];
+    if (head != kNone && page[head].run_pages >= pages) return head;
+    ListIndex list = {own.first, own.second + 1};
+    if (list.second == kSecondLevels) list = {own.first + 1, 0};
+    std::uint32_t seconds = second_level[list.first] & (~0u << list.second);
+    if (seconds == 0) {
+      const std::uint64_t firsts = first_level & (~std::uint64_t{1} << list.first);
+      if (firsts == 0) return FindInList(head, pages);
+      list.first = std::countr_zero(firsts);
+      seconds = second_level[list.first];
+    }
+    return free_list[list.first][std::countr_zero(seconds)];
+  }
+
+  // The last resort: a list whose runs may be too short, up to a bound.
+  std::uint32_t FindInList(std::uint32_t run, std::uint64_t pages) const {
+    for (int i = 0; i < 64 && run != kNone; ++i, run = page[run].next) {
+      if (page[run].run_pages >= pages) return run;
+    }
+    return kNone;
+  }
+
+  // The first page of a run, aligned to `alignment` pages; kNone = no run is large enough.
+  std::uint32_t TakeRun(std::uint64_t pages, std::uint32_t alignment) {
+    std::uint32_t found = FindFree(pages);
+    if (found != kNone && AlignedFirst(found, alignment) + pages > found + page[found].run_pages) {
+      found = kNone;
+    }
+    if (found == kNone && alignment > 1) found = FindFree(pages + alignment - 1);
+    if (found == kNone) return kNone;
+    const std::uint32_t end = found + page[found].run_pages;
+    RemoveFree(found);
+    const std::uint32_t first = AlignedFirst(found, alignment);
+    const auto after = static_cast<std::uint32_t>(first + pages);
+    if (first > found) AddFree(found, first - found);
+    if (end > after) AddFree(after, end - after);
+    page[first].run_pages = static_cast<std::uint32_t>(pages);
+    return first;
+  }
+  static std::uint32_t AlignedFirst(std::uint32_t first, std::uint32_t alignment) {
+    return (first + alignment - 1) / alignment * alignment;
+  }
+
+  void GiveRun(std::uint32_t first) {
+    std::uint32_t pages = page[first].run_pages;
+    page[first].kind = kInner;
+    const std::uint32_t after = first + pages;
+    if (after < page_count && page[after].kind == kFree) {
+      pages += page[after].run_pages;
+      RemoveFree(after);
+    }
+    if (first > 0 && page[first - 1].kind == kFree) {
+      const std::uint32_t before = first - page[first - 1].run_pages;
+      pages += page[before].run_pages;
+      RemoveFree(before);
+      first = before;
+    }
+    AddFree(first, pages);
+  }
+
+  // --- slabs
+
+  static std::uint16_t SlabCapacity(int bucket) {
+    return static_cast<std::uint16_t>(kSlabBytes / BucketSize(bucket));
+  }
+
+  void MakeSlab(std::uint32_t first, int bucket) {
+    page[first].kind = kSlab;
+    page[first].bucket = static_cast<std::uint8_t>(bucket);
+    page[first].live = 0;
+    page[first].run_pages = kSlabPages;
+    slab[first / kSlabPages].used.fill(0);
+    Link(&partial[static_cast<std::size_t>(bucket)], first);
+  }
+
+  std::uint64_t TakeFromSlab(int bucket) {
+    std::uint32_t& head = partial[static_cast<std::size_t>(bucket)];
+    if (head == kNone) {
+      const std::uint32_t first = TakeRun(kSlabPages, kSlabPages);
+      if (first == kNone) return 0;
+      MakeSlab(first, bucket);
+    }
+    const std::uint32_t first = head;
+    auto& used = slab[first / kSlabPages].used;
+    std::size_t word = 0;
+    while (used[word] == ~std::uint64_t{0}) ++word;  // not full: it is in the list
+    const int bit = std::countr_one(used[word]);
+    used[word] |= std::uint64_t{1} << bit;
+    if (++page[first].live == SlabCapacity(bucket)) Unlink(&head, first);
+    const std::uint64_t index = word * 64 + static_cast<std::uint64_t>(bit);
+    return OffsetOf(first) + index * BucketSize(bucket);
+  }
+
+  void GiveToSlab(std::uint64_t offset, int bucket) {
+    const std::uint32_t first = SlabOf(offset);
+    Page& p = page[first];
+    const std::uint64_t in_slab = offset - OffsetOf(first);
+    const std::uint64_t index = in_slab / BucketSize(bucket);
+    auto& word = slab[first / kSlabPages].used[index / 64];
+    const std::uint64_t bit = std::uint64_t{1} << (index % 64);
+    APTA_CHECK(p.kind == kSlab && p.bucket == bucket && in_slab % BucketSize(bucket) == 0 &&
+               (word & bit) != 0);
+    word &= ~bit;
+    std::uint32_t& head = partial[static_cast<std::size_t>(bucket)];
+    if (p.live-- == SlabCapacity(bucket)) Link(&head, first);
+    // One empty slab may stay (invariant 2), so that an extent that comes and goes costs no slab.
+    const bool is_only = head == first && p.next == kNone;
+    if (p.live > 0 || is_only) return;
+    Unlink(&head, first);
+    GiveRun(first);
+  }
+
+  const std::uint64_t begin;
+  const std::uint64_t page_count;
+  LazyArray<Page> page;
+  LazyArray<Slab> slab;  // by slab-aligned page
+  std::array<std::array<std::uint32_t, kSecondLevels>, kFirstLevels> free_list;
+  std::uint64_t first_level = 0;
+  std::array<std::uint32_t, kFirstLevels> second_level{};
+  std::array<std::uint32_t, kBuckets> partial;
+  std::uint64_t used_bytes = 0;
+  std::uint64_t live_extents = 0;
+  bool adopting = true;  // until the first Allocate, or FinishAdopting
+};
+
+ObjectManager::ObjectManager(std::uint64_t begin_offset, std::uint64_t end_offset)
+    : state_(std::make_unique<State>(begin_offset, end_offset)) {}
+ObjectManager::~ObjectManager() = default;
+
+std::uint64_t ObjectManager::BucketBytes(std::uint64_t bytes) {
+  return bytes <= kMaxSlabExtentBytes ? BucketSize(BucketOf(std::max<std::uint64_t>(bytes, 1)))
+                                      : fabric::AlignUp(bytes, kPage);
+}
+
+std::uint64_t ObjectManager::Allocate(std::uint64_t bytes) {
+  State& state = *state_;
+  if (state.adopting) FinishAdopting();
+  std::uint64_t offset = 0;
+  if (bytes <= kMaxSlabExtentBytes) {
+    offset = state.TakeFromSlab(BucketOf(std::max<std::uint64_t>(bytes, 1)));
+  } else if (bytes <= capacity_bytes()) {
+    const std::uint32_t first = state.TakeRun((bytes + kPage - 1) / kPage, 1);
+    if (first != kNone) {
+      state.page[first].kind = State::kRun;
+      offset = state.OffsetOf(first);
+    }
+  }
+  if (offset == 0) return 0;
+  state.used_bytes += BucketBytes(bytes);
+  ++state.live_extents;
+  return offset;
+}
+
+void ObjectManager::Free(std::uint64_t offset, std::uint64_t bytes) {
+  State& state = *state_;
+  APTA_CHECK(offset >= state.begin && offset < state.OffsetOf(0) + capacity_bytes());
+  if (bytes <= kMaxSlabExtentBytes) {
+    state.GiveToSlab(offset, BucketOf(std::max<std::uint64_t>(bytes, 1)));
+  } else {
+    const std::uint32_t first = state.PageOf(offset);
+    APTA_CHECK(offset % kPage == 0 && state.page[first].kind == State::kRun &&
+               state.page[first].run_pages == (bytes + kPage - 1) / kPage);
+    state.GiveRun(first);
+  }
+  state.used_bytes -= BucketBytes(bytes);
+  --state.live_extents;
+}
+
+bool ObjectManager::Adopt(std::uint64_t offset, std::uint64_t bytes) {
+  State& state = *state_;
+  const std::uint64_t taken = BucketBytes(bytes);
+  if (!state.adopting || offset < state.begin || taken > capacity_bytes() ||
+      offset - state.begin > capacity_bytes() - taken) {
+    return false;
+  }
+  if (bytes > kMaxSlabExtentBytes) {
+    if ((offset - state.begin) % kPage != 0) return false;
+    const std::uint32_t first = state.PageOf(offset);
+    const auto pages = static_cast<std::uint32_t>(taken / kPage);
+    for (std::uint32_t i = 0; i < pages; ++i) {
+      if (state.page[first + i].kind != State::kUnknown) return false;
+    }
+    for (std::uint32_t i = 0; i < pages; ++i) state.page[first + i].kind = State::kInner;
+    state.page[first].kind = State::kRun;
+    state.page[first].run_pages = pages;
+  } else {
+    const int bucket = BucketOf(std::max<std::uint64_t>(bytes, 1));
+    const std::uint32_t first = state.SlabOf(offset);
+    State::Page& page = state.page[first];
+    const std::uint64_t in_slab = offset - state.OffsetOf(first);
+    if (in_slab % BucketSize(bucket) != 0 || in_slab + BucketSize(bucket) > kSlabBytes) {
+      return false;
+    }
+    if (page.kind == State::kUnknown) {
+      for (std::uint32_t i = 0; i < kSlabPages; ++i) {
+        if (state.page[first + i].kind != State::kUnknown) return false;
+      }
+      for (std::uint32_t i = 1; i < kSlabPages; ++i) state.page[first + i].kind = State::kInner;
+      state.MakeSlab(first, bucket);
+    }
+    if (page.kind != State::kSlab || page.bucket != bucket) return false;
+    const std::uint64_t index = in_slab / BucketSize(bucket);
+    auto& word = state.slab[first / kSlabPages].used[index / 64];
+    const std::uint64_t bit = std::uint64_t{1} << (index % 64);
+    if ((word & bit) != 0) return false;
+    word |= bit;
+    if (++page.live == State::SlabCapacity(bucket)) {
+      state.Unlink(&state.partial[static_cast<std::size_t>(bucket)], first);
+    }
+  }
+  state.used_bytes += taken;
+  ++state.live_extents;
+  return true;
+}
+
+// What nobody has adopted is free.
+void ObjectManager::FinishAdopting() {
+  State& state = *state_;
+  state.adopting = false;
+  if (state.live_extents == 0) {  // the common case touches nothing
+    if (state.page_count > 0) state.AddFree(0, static_cast<std::uint32_t>(state.page_count));
+    return;
+  }
+  for (std::uint32_t first = 0; first < state.page_count;) {
+    if (state.page[first].kind != State::kUnknown) {
+      ++first;
+      continue;
+    }
+    std::uint32_t end = first;
+    while (end < state.page_count && state.page[end].kind == State::kUnknown) ++end;
+    state.AddFree(first, end - first);
+    first = end;
+  }
+}
+
+std::uint64_t ObjectManager::capacity_bytes() const { return state_->page_count * kPage; }
+std::uint64_t ObjectManager::used_bytes() const { return state_->used_bytes; }
+std::uint64_t ObjectManager::live_extents() const { return state_->live_extents; }
+
+std::uint64_t ObjectManager::largest_free_bytes() const {
+  const State& state = *state_;
+  if (state.adopting || state.first_level == 0) return 0;
+  const int first = static_cast<int>(std::bit_width(state.first_level)) - 1;
+  const int second =
+      static_cast<int>(std::bit_width(state.second_level[static_cast<std::size_t>(first)])) - 1;
+  std::uint64_t pages = 0;
+  for (std::uint32_t run = state.free_list[static_cast<std::size_t>(first)]
+                                          [static_cast<std::size_t>(second)];
+       run != kNone; run = state.page[run].next) {
+    pages = std::max<std::uint64_t>(pages, state.page[run].run_pages);
+  }
+  return pages * kPage;
+}
+
+}  // namespace apta::daemon

@@ -1,0 +1,161 @@
+#include "fabric/index.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace apta::fabric {
+namespace {
+
+// Copies memory that its writer may be changing: what comes of it is believed only after the
+// version was looked at again. Acquire loads, so that this later look stays later; partner: the
+// exchange of the version with 0 in Opc::Begin.
+void CopyRacy(const std::byte* from, void* to, std::size_t bytes) {
+  auto* out = static_cast<std::byte*>(to);
+  for (std::size_t i = 0; i < bytes; i += sizeof(std::uint64_t)) {
+    const std::uint64_t word = std::atomic_ref<std::uint64_t>(
+        *reinterpret_cast<std::uint64_t*>(const_cast<std::byte*>(from + i)))
+        .load(std::memory_order_acquire);
+    std::memcpy(out + i, &word, std::min(sizeof(word), bytes - i));
+  }
+}
+
+}  // namespace
+
+IndexView::IndexView(const std::byte* region, const Superblock& superblock)
+    : region_(region),
+      bucket_(reinterpret_cast<const IndexBucket*>(region + superblock.index_offset)),
+      buckets_(superblock.index_buckets),
+      shards_(superblock.shards),
+      heap_offset_(superblock.heap_offset),
+      region_bytes_(superblock.region_bytes) {}
+
+const IndexBucket* IndexView::BucketAt(std::uint64_t offset) const {
+  if (offset < heap_offset_ || offset > region_bytes_ - sizeof(IndexBucket) ||
+      offset % sizeof(IndexBucket) != 0) {
+    return nullptr;
+  }
+  return reinterpret_cast<const IndexBucket*>(region_ + offset);
+}
+
+const ExtentHeader* IndexView::HeaderAt(std::uint64_t extent_offset) const {
+  if (extent_offset < heap_offset_ || extent_offset % kCacheLineBytes != 0 ||
+      extent_offset > region_bytes_ - kCacheLineBytes) {
+    return nullptr;
+  }
+  const auto* header = reinterpret_cast<const ExtentHeader*>(region_ + extent_offset);
+  const std::uint64_t room = region_bytes_ - extent_offset;
+  const std::uint64_t payload_bytes = header->payload_bytes;
+  if (payload_bytes > room || header->key_bytes > kMaxKeyBytes ||
+      header->payload_offset != PayloadOffset(header->key_bytes, payload_bytes) ||
+      header->payload_offset > room - payload_bytes) {
+    return nullptr;
+  }
+  return header;
+}
+
+const IndexSlot* IndexView::Find(std::uint64_t key_hash, std::string_view key) const {
+  const IndexBucket* bucket = bucket_ + (key_hash & (buckets_ - 1));
+  for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
+    for (const IndexSlot& slot : bucket->slot) {
+      // Acquire: the header is whole; partner of the release in IndexWriter::Commit.
+      const std::uint64_t word = slot.load(std::memory_order_acquire);
+      if (!SlotTagMatches(word, key_hash)) continue;
+      const ExtentHeader* header = HeaderAt(SlotExtentOffset(word));
+      if (header != nullptr && header->key_hash == key_hash && header->key() == key) return &slot;
+    }
+    // Acquire: the bucket was zeroed before it was linked; partner: the release in Reserve.
+    bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));
+  }
+  return nullptr;
+}
+
+std::optional<IndexEntry> IndexView::ReadUnregistered(const IndexSlot& slot) const {
+  const std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
+  const std::uint64_t extent = SlotExtentOffset(word);
+  if (word == 0 || extent < heap_offset_ || extent > region_bytes_ - kCacheLineBytes) {
+    return std::nullopt;
+  }
+  const std::byte* from = region_ + extent;
+  ExtentHeader header;
+  CopyRacy(from, &header, sizeof(header));
+  const std::uint64_t room = region_bytes_ - extent;
+  if (header.version == 0 || header.key_bytes == 0 || header.key_bytes > kMaxKeyBytes ||
+      AlignUp(sizeof(header) + header.key_bytes, kCacheLineBytes) > room ||
+      header.payload_bytes > room) {
+    return std::nullopt;
+  }
+  std::array<char, kMaxKeyBytes> key;
+  CopyRacy(from + sizeof(header), key.data(), AlignUp(header.key_bytes, sizeof(std::uint64_t)));
+  // Invariant 4: the copies come before these looks, because CopyRacy loads with acquire.
+  std::uint64_t version_now;
+  CopyRacy(from, &version_now, sizeof(version_now));
+  if (version_now != header.version || slot.load() != word) return std::nullopt;
+  return IndexEntry{std::string(key.data(), header.key_bytes), header.version,
+                    header.payload_bytes, extent};
+}
+
+std::optional<IndexEntry> IndexView::FindUnregistered(std::uint64_t key_hash,
+                                                      std::string_view key) const {
+  const IndexBucket* bucket = bucket_ + (key_hash & (buckets_ - 1));
+  for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
+    for (const IndexSlot& slot : bucket->slot) {
+      // Relaxed: a hint; ReadUnregistered looks properly.
+      if (!SlotTagMatches(slot.load(std::memory_order_relaxed), key_hash)) continue;
+      std::optional<IndexEntry> entry = ReadUnregistered(slot);
+      if (entry && entry->key == key) return entry;
+    }
+    bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
+  }
+  return std::nullopt;
+}
+
+void IndexView::ForEachSlot(const std::function<void(const IndexSlot&)>& visit) const {
+  for (std::uint64_t i = 0; i < buckets_; ++i) {
+    const IndexBucket* bucket = bucket_ + i;
+    for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
+      for (const IndexSlot& slot : bucket->slot) visit(slot);
+      bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
+    }
+  }
+}
+
+void IndexView::ForEachOverflowBucket(const std::function<void(std::uint64_t)>& visit) const {
+  for (std::uint64_t i = 0; i < buckets_; ++i) {
+    const IndexBucket* bucket = bucket_ + i;
+    for (std::uint64_t walked = 0; walked <= kMaxOverflow; ++walked) {
+      const std::uint64_t offset = bucket->overflow_offset.load(std::memory_order_acquire);
+      bucket = BucketAt(offset);
+      if (bucket == nullptr) break;
+      visit(offset);
+    }
+  }
+}
+
+IndexWriter::IndexWriter(std::byte* region, const Superblock& superblock, AllocateBucket allocate)
+    : region_(region), view_(region, superblock), allocate_(std::move(allocate)) {}
+
+IndexSlot* IndexWriter::FindWritable(std::uint64_t key_hash, std::string_view key) {
+  return const_cast<IndexSlot*>(view_.Find(key_hash, key));
+}
+
+IndexSlot* IndexWriter::Reserve(std::uint64_t key_hash) {
+  auto* bucket = const_cast<IndexBucket*>(view_.bucket_ + (key_hash & (view_.buckets_ - 1)));
+  for (std::uint64_t walked = 0; walked <= IndexView::kMaxOverflow; ++walked) {
+    for (IndexSlot& slot : bucket->slot) {
+      if (slot.load(std::memory_order_relaxed) == 0) return &slot;  // ours alone to write
+    }
+    std::uint64_t next = bucket->overflow_offset.load(std::memory_order_relaxed);  // likewise
+    if (next == 0) {
+      next = allocate_();
+      if (next == 0) return nullptr;
+      // Release: the new bucket is zeroed; partner of the acquire loads of readers.
+      bucket->overflow_offset.store(next, std::memory_order_release);
+    }
+    bucket = const_cast<IndexBucket*>(view_.BucketAt(next));
+    if (bucket == nullptr) return nullptr;  // a damaged region
+  }
+  return nullptr;
+}
+
+}  // namespace apta::fabric
