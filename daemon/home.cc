@@ -19,6 +19,9 @@ namespace {
 // How many directory entries are looked at between two polls when a node has died.
 constexpr std::uint64_t kForgetSlice = 4096;
 
+// Beyond any region; what merely does not fit into this pool is answered with its size.
+constexpr std::uint64_t kMaxPayloadBytes = std::uint64_t{1} << 48;
+
 std::uint64_t DirectoryEntriesFor(const Pool& pool) {
   return std::max<std::uint64_t>(4096, pool.region().size_bytes() / 4096 /
                                            static_cast<std::uint64_t>(pool.shards()));
@@ -73,7 +76,7 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
   }
   const bool is_busy = (node_[node].uploading_lanes >> request.lane & 1) != 0;
   if (is_busy || request.key_bytes > fabric::kMaxKeyBytes ||
-      request.payload_bytes > pool_->region().size_bytes() ||
+      request.payload_bytes > kMaxPayloadBytes ||
       (!is_staged && body_bytes > fabric::kInlineBytes) ||
       (is_staged && gate_->StagedBytes(node, request.lane) < request.key_bytes)) {
     Reject(from);
