@@ -79,6 +79,7 @@ class HostState {
   absl::Status Register(std::string_view name, Function function, const FunctionOptions& options);
   absl::Status Run();
   void Stop();
+  const NodeRuntime& runtime() const { return *runtime_; }
 
  private:
   absl::Status RegisterAll(Session* session);
@@ -264,6 +265,7 @@ absl::Status FunctionHost::Register(std::string_view name, Function function,
 }
 absl::Status FunctionHost::Run() { return state_->Run(); }
 void FunctionHost::Stop() { state_->Stop(); }
+ClientStats FunctionHost::stats() const { return state_->runtime().stats(); }
 
 BytesView Invocation::input() const { return state_->input; }
 std::string_view Invocation::function() const { return state_->function->name; }

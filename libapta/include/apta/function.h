@@ -67,6 +67,8 @@ class FunctionHost {
   absl::Status Run();
   // Thread-safe. Running functions end first; nothing new is begun.
   void Stop();
+  // Of the node, as Client::stats(). Thread-safe.
+  ClientStats stats() const;
 
  private:
   explicit FunctionHost(std::unique_ptr<compute::HostState> state);
