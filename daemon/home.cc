@@ -43,14 +43,13 @@ Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate)
 }
 
 void Home::AttachNode(NodeId node) {
-  node_[node] = Node{.attached = true};
+  node_[node] = Node{};
   oic_.AttachNode(node);
 }
 
 // Invariant 4.
 void Home::ForgetNode(NodeId node) {
   Node& state = node_[node];
-  state.attached = false;
   std::erase_if(uploads_, [&](const Upload& upload) {
     if (upload.node != node) return false;
     if (upload.extent != 0) opc_.Discard(upload.extent);

@@ -101,7 +101,6 @@ class Home final : private RoundObserver, private scheduler::Environment {
     scheduler::FunctionId function;
   };
   struct Node {
-    bool attached = false;
     std::vector<std::uint64_t> drafts;     // extents of kCreate
     std::vector<std::uint64_t> lent;       // extents that replies lent
     std::uint64_t nudged_at = 0;           // invalidations issued when it was last nudged

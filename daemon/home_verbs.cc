@@ -72,7 +72,8 @@ void Home::CommitPut(const Waiter& from, std::uint64_t extent, std::uint64_t if_
     return;
   }
   const Version version = opc_.NextVersion();
-  const NodeSet holders = otc_.Put(key_hash, from.node);
+  NodeSet holders = otc_.Put(key_hash, from.node);
+  holders.Keep(oic_.attached());
   IssueRound(key_hash, version, holders, from.node, old);  // invariant 2: first the invalidations,
   opc_.Commit(slot, extent, version);                      // then the commit,
   if (old && holders.empty()) opc_.Release(old->extent, old->extent_bytes());
@@ -88,7 +89,8 @@ void Home::Delete(const Waiter& from, std::uint64_t key_hash, std::string_view k
     return;
   }
   const Version version = opc_.NextVersion();
-  const NodeSet holders = otc_.Delete(key_hash);
+  NodeSet holders = otc_.Delete(key_hash);
+  holders.Keep(oic_.attached());
   IssueRound(key_hash, version, holders, from.node, old);
   opc_.CommitDelete(old->slot);
   if (holders.empty()) opc_.Release(old->extent, old->extent_bytes());

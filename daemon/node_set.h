@@ -24,6 +24,9 @@ class NodeSet {
   void Remove(const NodeSet& other) {
     for (std::size_t i = 0; i < word_.size(); ++i) word_[i] &= ~other.word_[i];
   }
+  void Keep(const NodeSet& other) {
+    for (std::size_t i = 0; i < word_.size(); ++i) word_[i] &= other.word_[i];
+  }
   void AddAll(const NodeSet& other) {
     for (std::size_t i = 0; i < word_.size(); ++i) word_[i] |= other.word_[i];
   }

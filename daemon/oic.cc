@@ -16,15 +16,15 @@ Oic::Oic(InvalidationGate* gate, RoundObserver* observer) : gate_(gate), observe
 
 void Oic::AttachNode(NodeId node) {
   Node& state = node_[node];
-  APTA_CHECK(!state.attached);
-  state.attached = true;
+  APTA_CHECK(!attached_.Contains(node));
+  attached_.Add(node);
   state.issued = state.acked = state.drop_all = 0;
   state.round_of.assign(kRecords, kNoRound);
 }
 
 void Oic::ForgetNode(NodeId node) {
   owing_.Remove(node);
-  node_[node].attached = false;
+  attached_.Remove(node);
   for (RoundIndex index = 0; index < round_.size(); ++index) {
     Round& round = round_[index];
     if (!round.live || !(round.waiting.Contains(node) || round.holding.Contains(node))) continue;

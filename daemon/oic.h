@@ -60,7 +60,8 @@ class Oic {
 
   // `version` of the object supersedes what stands in `extent` (0 = nothing), which `holders` may
   // hold. The writer, if among them, gets a record as well, so that it says when it has let go of
-  // the old extent, but no observer hears of it. REQUIRES: holders is not empty.
+  // the old extent, but no observer hears of it. REQUIRES: holders is a
+  // part of attached(), and not empty.
   void IssueRound(std::uint64_t key_hash, std::uint64_t version, const NodeSet& holders,
                   NodeId writer, std::uint64_t extent, std::uint64_t extent_bytes);
 
@@ -71,6 +72,8 @@ class Oic {
   std::uint64_t Issued(NodeId node) const { return node_[node].issued; }
   std::uint64_t Outstanding(NodeId node) const { return node_[node].issued - node_[node].acked; }
   const NodeSet& owing() const { return owing_; }
+  // The directory may list a dead node until it has been forgotten there: such a node holds nothing.
+  const NodeSet& attached() const { return attached_; }
   std::uint64_t held_bytes() const { return held_bytes_; }
   std::uint64_t open_rounds() const { return open_rounds_; }
 
@@ -95,7 +98,6 @@ class Oic {
     std::uint64_t issued = 0;
     std::uint64_t acked = 0;
     std::uint64_t drop_all = 0;      // records up to here were replaced by a mark
-    bool attached = false;
     std::vector<RoundIndex> round_of;  // by sequence % kRecords
   };
 
@@ -108,6 +110,7 @@ class Oic {
   InvalidationGate* gate_;
   RoundObserver* observer_;
   std::array<Node, fabric::kMaxNodes> node_;
+  NodeSet attached_;
   NodeSet owing_;
   std::vector<Round> round_;
   RoundIndex free_round_ = kNoRound;

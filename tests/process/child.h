@@ -44,6 +44,7 @@ class Child {
   Child& operator=(const Child&) = delete;
 
   void Signal(int number) const { kill(pid_, number); }
+  pid_t pid() const { return pid_; }
   // The exit code, or minus the signal that ended it.
   int Wait() {
     int status = 0;

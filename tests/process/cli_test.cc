@@ -17,16 +17,19 @@
 #include <vector>
 
 #include "apta/apta.h"
+#include "tests/process/aptad.h"
 #include "tests/process/child.h"
 
 namespace apta {
 namespace {
 
 using nlohmann::json;
+using test::Aptad;
 using test::Child;
 using test::Contents;
 using test::Execute;
 using test::Fd;
+using test::Folder;
 using test::Memory;
 using test::Pipe;
 using test::ReadToEnd;
@@ -49,52 +52,6 @@ void ExpectFailure(const Result& result, int exit_code, const std::string& progr
   EXPECT_THAT(result.err, AllOf(StartsWith(program + ": "), EndsWith("\n")));
   EXPECT_EQ(std::ranges::count(result.err, '\n'), 1) << result.err;
 }
-
-class Folder {
- public:
-  Folder() {
-    std::string name = ::testing::TempDir() + "/cli-XXXXXX";
-    path_ = mkdtemp(name.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
-// An aptad that has said that it serves, or has ended.
-class Aptad {
- public:
-  explicit Aptad(const std::vector<std::string>& flags) : Aptad(flags, Pipe::Make()) {}
-
-  const std::string& log() const { return log_; }
-  // Its exit code; the rest of its log is taken in.
-  int End(int number) {
-    child_.Signal(number);
-    log_ += ReadToEnd(stderr_);
-    return child_.Wait();
-  }
-
- private:
-  Aptad(const std::vector<std::string>& flags, Pipe log)
-      : child_(Command(flags), Memory().get(), log.write_end.get(), log.write_end.get()),
-        stderr_(std::move(log.read_end)) {
-    log.write_end.Close();
-    log_ = ReadUntil(stderr_, [](const std::string& seen) {
-      return seen.find('\n', seen.find("serving ")) != seen.npos;
-    });
-  }
-  static std::vector<std::string> Command(std::vector<std::string> flags) {
-    flags.insert(flags.begin(), APTAD_PATH);
-    return flags;
-  }
-
-  Child child_;
-  Fd stderr_;
-  std::string log_;
-};
 
 class CliTest : public ::testing::Test {
  protected:
