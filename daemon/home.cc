@@ -122,7 +122,7 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
       Stat(from, key_hash, key);
       return true;
     case Op::kCreate:
-      Create(from, key_hash, key, request.payload_bytes);
+      Create(from, key_hash, key, std::min(request.argument, kMaxPayloadBytes));
       return true;
     case Op::kCommit:
       CommitDraft(from, request.argument);

@@ -266,7 +266,7 @@ absl::StatusOr<std::uint64_t> Session::Create(std::string_view key, std::size_t 
                                                {.op = Op::kCreate,
                                                 .key = key,
                                                 .payload = {},
-                                                .declared_bytes = size,
+                                                .argument = size,
                                                 .timeout_ns = timeout_ns_});
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return MakeError(*reply, key);

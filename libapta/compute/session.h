@@ -39,7 +39,6 @@ class Session {
     std::uint8_t flags = 0;
     std::string_view key;
     BytesView payload;
-    std::uint64_t declared_bytes = 0;  // of kCreate, whose payload does not travel
     std::uint64_t argument = 0;
     fabric::TimeNs timeout_ns = 0;     // ~0 = none
   };

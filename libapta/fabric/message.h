@@ -25,7 +25,7 @@ enum class Op : std::uint8_t {
   kPut,         // key + payload; argument: precondition -> version, extent; the node is the sharer
   kDelete,      // key; argument: precondition -> version
   kStat,        // key -> version, value: payload bytes, sharers
-  kCreate,      // key; payload_bytes to come in place (trusted pools) -> extent
+  kCreate,      // key; argument: payload bytes to come in place (trusted pools) -> extent
   kCommit,      // argument: the extent of kCreate -> version, extent
   kAbort,       // argument: the extent of kCreate
   kRelease,     // argument: an extent that an earlier reply lent. No reply

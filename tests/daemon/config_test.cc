@@ -301,7 +301,9 @@ TEST_F(ValidateTest, NeedsAPool) {
 }
 
 TEST_F(ValidateTest, PoolNamesAreWellFormedAndUnique) {
-  for (const std::string name : {"", "a b", "a/b", "ä", std::string(64, 'a').c_str()}) {
+  const std::string too_long(64, 'a');
+  for (const std::string& name : {std::string(), std::string("a b"), std::string("a/b"),
+                                  std::string("ä"), too_long}) {
     pool().name = name;
     EXPECT_THAT(Fault(), HasSubstr("'" + name + "'"));
   }
