@@ -23,8 +23,8 @@ constexpr std::uint64_t kForgetSlice = 4096;
 constexpr std::uint64_t kMaxPayloadBytes = std::uint64_t{1} << 48;
 
 std::uint64_t DirectoryEntriesFor(const Pool& pool) {
-  return std::max<std::uint64_t>(4096, pool.region().size_bytes() / 4096 /
-                                           static_cast<std::uint64_t>(pool.shards()));
+  return std::max<std::uint64_t>(
+      4096, pool.region().size_bytes() / 4096 / static_cast<std::uint64_t>(pool.shards()));
 }
 
 }  // namespace
@@ -209,8 +209,7 @@ void Home::Fail(const Waiter& to, StatusCode code, Reason reason, std::uint64_t 
 void Home::FailFull(const Waiter& to, std::uint64_t bytes) {
   const std::uint64_t needed = ObjectManager::BucketBytes(bytes);
   if (needed > opc_.capacity_bytes()) {
-    Fail(to, StatusCode::kResourceExhausted, Reason::kObjectTooLarge, bytes,
-         opc_.capacity_bytes());
+    Fail(to, StatusCode::kResourceExhausted, Reason::kObjectTooLarge, bytes, opc_.capacity_bytes());
     return;
   }
   NudgeOwing();  // what they hold may be what is missing; the node tries again for a while

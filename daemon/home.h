@@ -94,17 +94,17 @@ class Home final : private RoundObserver, private scheduler::Environment {
     fabric::Op op;
     std::uint8_t flags;
     std::uint64_t argument;
-    std::uint64_t extent;          // 0: the payload is empty
-    std::uint64_t body_bytes;      // staged; the payload begins at payload_offset
+    std::uint64_t extent;      // 0: the payload is empty
+    std::uint64_t body_bytes;  // staged; the payload begins at payload_offset
     std::uint64_t payload_offset;
     std::uint64_t drained_bytes;
     scheduler::FunctionId function;
   };
   struct Node {
-    std::vector<std::uint64_t> drafts;     // extents of kCreate
-    std::vector<std::uint64_t> lent;       // extents that replies lent
-    std::uint64_t nudged_at = 0;           // invalidations issued when it was last nudged
-    std::uint64_t uploading_lanes = 0;     // bit per lane
+    std::vector<std::uint64_t> drafts;  // extents of kCreate
+    std::vector<std::uint64_t> lent;    // extents that replies lent
+    std::uint64_t nudged_at = 0;        // invalidations issued when it was last nudged
+    std::uint64_t uploading_lanes = 0;  // bit per lane
   };
 
   // Verbs, one each (home_verbs.cc).

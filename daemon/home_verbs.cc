@@ -31,10 +31,9 @@ void Home::Stat(const Waiter& from, std::uint64_t key_hash, std::string_view key
     return;
   }
   const auto sharers = static_cast<std::uint64_t>(otc_.sharers(key_hash).size());
-  gate_->Answer(from,
-                {.version = served->header->version,
-                 .value = {served->header->payload_bytes, sharers}},
-                0);
+  gate_->Answer(
+      from, {.version = served->header->version, .value = {served->header->payload_bytes, sharers}},
+      0);
 }
 
 bool Home::CheckVersion(const Waiter& from, const std::optional<Osc::Served>& served,
@@ -204,8 +203,8 @@ bool Home::AdvanceUpload(Upload* upload) {
   bool moved = false;
   while (upload->drained_bytes < staged && budget > 0) {
     const std::uint64_t position = upload->drained_bytes % fabric::kStagingBytes;
-    const std::uint64_t bytes = std::min({staged - upload->drained_bytes, budget,
-                                          fabric::kStagingBytes - position});
+    const std::uint64_t bytes =
+        std::min({staged - upload->drained_bytes, budget, fabric::kStagingBytes - position});
     opc_.Fill(upload->extent, upload->drained_bytes - upload->payload_offset, staging + position,
               bytes);
     upload->drained_bytes += bytes;
@@ -326,12 +325,12 @@ void Home::CallOnInvocation(const Waiter& from, const Request& request) {
 }
 
 void Home::Deliver(const Waiter& worker, const scheduler::Delivery& delivery) {
-  gate_->Answer(worker,
-                {.extent_offset = delivery.input.extent,
-                 .value = {delivery.id,
-                           delivery.local_function | std::uint64_t{delivery.attempt} << 32,
-                           delivery.left_ns}},
-                delivery.input.extent != 0 ? opc_.header(delivery.input.extent)->payload_bytes : 0);
+  gate_->Answer(
+      worker,
+      {.extent_offset = delivery.input.extent,
+       .value = {delivery.id, delivery.local_function | std::uint64_t{delivery.attempt} << 32,
+                 delivery.left_ns}},
+      delivery.input.extent != 0 ? opc_.header(delivery.input.extent)->payload_bytes : 0);
 }
 
 void Home::Answer(const Waiter& waiter, const scheduler::Outcome& outcome) {

@@ -12,7 +12,7 @@
 namespace apta::daemon {
 namespace {
 
-constexpr unsigned kEntries = 1024;  // two watches per node and some more
+constexpr unsigned kEntries = 1024;    // two watches per node and some more
 constexpr std::uint64_t kIgnored = 0;  // user data of removals
 
 }  // namespace
@@ -21,9 +21,9 @@ absl::StatusOr<std::unique_ptr<IoLoop>> IoLoop::Create() {
   std::unique_ptr<IoLoop> loop(new IoLoop());
   const int result = io_uring_queue_init(kEntries, &loop->ring_, 0);
   if (result < 0) {
-    return absl::FailedPreconditionError(
-        fmt::format("io_uring is not available ({}); allow it with sysctl kernel.io_uring_disabled=0",
-                    strerror(-result)));
+    return absl::FailedPreconditionError(fmt::format(
+        "io_uring is not available ({}); allow it with sysctl kernel.io_uring_disabled=0",
+        strerror(-result)));
   }
   loop->initialized_ = true;
   return loop;

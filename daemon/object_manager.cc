@@ -374,8 +374,8 @@ std::uint64_t ObjectManager::largest_free_bytes() const {
   const int second =
       static_cast<int>(std::bit_width(state.second_level[static_cast<std::size_t>(first)])) - 1;
   std::uint64_t pages = 0;
-  for (std::uint32_t run = state.free_list[static_cast<std::size_t>(first)]
-                                          [static_cast<std::size_t>(second)];
+  for (std::uint32_t run =
+           state.free_list[static_cast<std::size_t>(first)][static_cast<std::size_t>(second)];
        run != kNone; run = state.page[run].next) {
     pages = std::max<std::uint64_t>(pages, state.page[run].run_pages);
   }

@@ -45,8 +45,8 @@ class ObjectManager {
   static std::uint64_t BucketBytes(std::uint64_t bytes);
 
   std::uint64_t capacity_bytes() const;
-  std::uint64_t used_bytes() const;           // in live extents, by BucketBytes
-  std::uint64_t largest_free_bytes() const;   // what Allocate would surely find
+  std::uint64_t used_bytes() const;          // in live extents, by BucketBytes
+  std::uint64_t largest_free_bytes() const;  // what Allocate would surely find
   std::uint64_t live_extents() const;
 
  private:

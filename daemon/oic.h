@@ -36,8 +36,8 @@ class InvalidationGate {
   virtual void Issue(NodeId node, std::uint64_t sequence,
                      const fabric::Invalidation& invalidation) = 0;
   virtual void IssueDropAll(NodeId node, std::uint64_t sequence) = 0;
-  virtual std::uint64_t Acknowledged(NodeId node) = 0;         // hostile: any value
-  virtual bool Holds(NodeId node, std::uint64_t extent) = 0;   // hostile: any answer
+  virtual std::uint64_t Acknowledged(NodeId node) = 0;        // hostile: any value
+  virtual bool Holds(NodeId node, std::uint64_t extent) = 0;  // hostile: any answer
 };
 
 // Who hears of the end of a round.
@@ -72,7 +72,8 @@ class Oic {
   std::uint64_t Issued(NodeId node) const { return node_[node].issued; }
   std::uint64_t Outstanding(NodeId node) const { return node_[node].issued - node_[node].acked; }
   const NodeSet& owing() const { return owing_; }
-  // The directory may list a dead node until it has been forgotten there: such a node holds nothing.
+  // The directory may list a dead node until it has been forgotten there: such a node holds
+  // nothing.
   const NodeSet& attached() const { return attached_; }
   std::uint64_t held_bytes() const { return held_bytes_; }
   std::uint64_t open_rounds() const { return open_rounds_; }
@@ -97,7 +98,7 @@ class Oic {
   struct Node {
     std::uint64_t issued = 0;
     std::uint64_t acked = 0;
-    std::uint64_t drop_all = 0;      // records up to here were replaced by a mark
+    std::uint64_t drop_all = 0;        // records up to here were replaced by a mark
     std::vector<RoundIndex> round_of;  // by sequence % kRecords
   };
 

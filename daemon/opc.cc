@@ -3,7 +3,6 @@
 #include <atomic>
 #include <cstring>
 
-
 namespace apta::daemon {
 
 using fabric::ExtentHeader;

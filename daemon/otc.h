@@ -5,8 +5,9 @@
 //
 //   state | Get(n)          | Put(n)                                      | AckComplete | Dead(n)
 //   I     | sharers={n} → S | sharers={n} → S                             | –           | –
-//   S     | sharers+=n      | invalidate sharers; sharers={n} → SA or S   | –           | sharers−=n
-//   SA    | sharers+=n      | invalidate sharers; sharers={n}; stay SA    | last: → S   | sharers−=n
+//   S     | sharers+=n      | invalidate sharers; sharers={n} → SA or S   | –           |
+//   sharers−=n SA    | sharers+=n      | invalidate sharers; sharers={n}; stay SA    | last: → S |
+//   sharers−=n
 // (protocol.md, "Directory states"; SI, the eviction of entries, is not needed yet: an object that
 // finds no free entry is tracked coarsely, see invariant 3.) I has no entry.
 //
@@ -84,7 +85,7 @@ class Otc {
   NodeSet ReplaceSharers(std::uint64_t key_hash, const NodeSet& sharers);
   void SetSharers(NodeSet* sharers, const NodeSet& now);
 
-  int shift_;                   // of the hash, to a slot
+  int shift_;  // of the hash, to a slot
   std::uint64_t max_entries_;
   std::uint64_t live_entries_ = 0;
   LazyArray<Entry> entry_;

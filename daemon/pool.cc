@@ -41,9 +41,9 @@ absl::StatusOr<std::unique_ptr<Pool>> Pool::Open(const PoolOptions& options, int
                                                 .file_mode = options.mode};
   absl::StatusOr<fabric::Region> region = fabric::Region::Open(region_options);
   if (!region.ok()) {
-    return absl::Status(region.status().code(),
-                        fmt::format("pool {}: {}", options.name,
-                                    std::string(region.status().message())));
+    return absl::Status(
+        region.status().code(),
+        fmt::format("pool {}: {}", options.name, std::string(region.status().message())));
   }
   std::unique_ptr<Pool> pool(new Pool(options, *std::move(region)));
   const bool existed = pool->region_.existed();
@@ -84,9 +84,8 @@ absl::Status Pool::Format(int shards) {
 
 void Pool::MakeShares() {
   const Superblock& layout = *superblock();
-  const std::uint64_t share_bytes =
-      (layout.region_bytes - layout.heap_offset) / layout.shards / ObjectManager::kSlabBytes *
-      ObjectManager::kSlabBytes;
+  const std::uint64_t share_bytes = (layout.region_bytes - layout.heap_offset) / layout.shards /
+                                    ObjectManager::kSlabBytes * ObjectManager::kSlabBytes;
   for (std::uint32_t shard = 0; shard < layout.shards; ++shard) {
     const std::uint64_t begin = layout.heap_offset + shard * share_bytes;
     shares_.push_back(

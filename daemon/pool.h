@@ -24,15 +24,14 @@ namespace apta::daemon {
 struct HeapShare {
   HeapShare(std::byte* region, const fabric::Superblock& superblock, std::uint64_t begin,
             std::uint64_t end)
-      : objects(begin, end), index(region, superblock, [this, region] {
-          return AllocateIndexBucket(region);
-        }) {}
+      : objects(begin, end),
+        index(region, superblock, [this, region] { return AllocateIndexBucket(region); }) {}
 
   ObjectManager objects;
   fabric::IndexWriter index;
   std::atomic<std::uint64_t> live_objects{0};
-  std::atomic<std::uint64_t> used_bytes{0};   // of `objects`, published by the shard
-  std::atomic<std::uint64_t> held_bytes{0};   // of old versions that nodes have not released
+  std::atomic<std::uint64_t> used_bytes{0};  // of `objects`, published by the shard
+  std::atomic<std::uint64_t> held_bytes{0};  // of old versions that nodes have not released
 
  private:
   std::uint64_t AllocateIndexBucket(std::byte* region);

@@ -54,24 +54,22 @@ absl::StatusOr<UniqueFd> Listen(const std::string& socket) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (socket.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(
-        fmt::format("socket {}: a socket's path has at most {} bytes", socket,
-                    sizeof(address.sun_path) - 1));
+    return absl::InvalidArgumentError(fmt::format("socket {}: a socket's path has at most {} bytes",
+                                                  socket, sizeof(address.sun_path) - 1));
   }
   socket.copy(address.sun_path, socket.size());
   const std::filesystem::path folder = std::filesystem::path(socket).parent_path();
   std::error_code error;
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
   if (error) {
-    return absl::PermissionDeniedError(fmt::format("socket {}: its folder cannot be made: {}",
-                                                   socket, error.message()));
+    return absl::PermissionDeniedError(
+        fmt::format("socket {}: its folder cannot be made: {}", socket, error.message()));
   }
   struct stat existing;
   if (lstat(socket.c_str(), &existing) == 0) {
     if (!S_ISSOCK(existing.st_mode)) {
-      return absl::InvalidArgumentError(
-          fmt::format("socket {}: there is a file that is no socket; choose another --socket",
-                      socket));
+      return absl::InvalidArgumentError(fmt::format(
+          "socket {}: there is a file that is no socket; choose another --socket", socket));
     }
     // Another network namespace has abstract names of its own: ask the path as well.
     if (fabric::ConnectSocket(socket).ok()) {
@@ -111,9 +109,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   if (!listener.ok()) return listener.status();
   server->socket_ = socket;  // from here on the path is ours to remove
   if (absl::Status started = server->StartShards(options); !started.ok()) return started;
-  server->sessions_ =
-      std::make_unique<Sessions>(server->loop_.get(), *std::move(listener), &server->pools_,
-                                 &server->shards_, options.link);
+  server->sessions_ = std::make_unique<Sessions>(server->loop_.get(), *std::move(listener),
+                                                 &server->pools_, &server->shards_, options.link);
   Server* self = server.get();
   server->control_ = std::thread([self] { self->RunControl(); });
   pthread_setname_np(server->control_.native_handle(), "apta-control");
@@ -125,9 +122,8 @@ absl::Status Server::OpenPools(const ServerOptions& options) {
     absl::StatusOr<std::unique_ptr<Pool>> pool = Pool::Open(pool_options, options.shards);
     if (!pool.ok()) return pool.status();
     if ((*pool)->region().existed()) {
-      spdlog::info("pool {}: {} objects found in {}, {} incomplete ones dropped",
-                   pool_options.name, (*pool)->recovered_objects(), pool_options.backing,
-                   (*pool)->dropped_slots());
+      spdlog::info("pool {}: {} objects found in {}, {} incomplete ones dropped", pool_options.name,
+                   (*pool)->recovered_objects(), pool_options.backing, (*pool)->dropped_slots());
     }
     pools_.push_back(*std::move(pool));
   }
@@ -156,8 +152,7 @@ void Server::RunControl() {
   // Readable until it is read, which keeps the loop simple: this doorbell is ours alone.
   loop_->Watch(mailbox_->doorbell().fd(), [this] {
     std::uint64_t rings;
-    [[maybe_unused]] const ssize_t bytes =
-        read(mailbox_->doorbell().fd(), &rings, sizeof(rings));
+    [[maybe_unused]] const ssize_t bytes = read(mailbox_->doorbell().fd(), &rings, sizeof(rings));
     mailbox_->Run();
   });
   while (!stop_.load()) {

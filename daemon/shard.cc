@@ -133,8 +133,7 @@ int Shard::PollNode(NodeId node, NodeState* state) {
     if (link_.enabled() && request.visible_at_ns > now_ns_) return taken + 1;  // do not sleep
     state->requests.Consume();
     ++taken;
-    if (!state->home->Step(node, request, now_ns_) &&
-        ++state->bad_requests == kMaxBadRequests) {
+    if (!state->home->Step(node, request, now_ns_) && ++state->bad_requests == kMaxBadRequests) {
       observer_.on_hostile(node);
     }
   }

@@ -3,8 +3,8 @@
 // completion, request by request).
 //
 // The shell around the state machines: it polls rings, copies requests out, hands them to a home,
-// writes replies, wakes sleepers, and sleeps itself when there is nothing to do. Post, doorbells and
-// WatchDoorbell may be used from any thread; all else runs on the shard's thread.
+// writes replies, wakes sleepers, and sleeps itself when there is nothing to do. Post, doorbells
+// and WatchDoorbell may be used from any thread; all else runs on the shard's thread.
 #pragma once
 
 #include <array>

@@ -39,8 +39,7 @@ void ExecutorManager::Unready(NodeId node) {
   }
 }
 
-void ExecutorManager::Finish(NodeId node, InvocationId id, absl::StatusCode code,
-                             Payload payload) {
+void ExecutorManager::Finish(NodeId node, InvocationId id, absl::StatusCode code, Payload payload) {
   const auto entry = invocation_.find(id);
   // Invariant 2: ended meanwhile, or running elsewhere.
   if (entry == invocation_.end() || entry->second.runs_on != node) {
@@ -126,8 +125,7 @@ void ExecutorManager::ForgetNode(NodeId node) {
     if (invocation.caller == node) orphaned.push_back(id);
     // A queued one that nobody is left to run ends now, not at its deadline.
     const bool is_queued = !invocation.runs_on && !invocation.ended;
-    if (invocation.runs_on == node ||
-        (is_queued && function_[invocation.function].nodes.empty())) {
+    if (invocation.runs_on == node || (is_queued && function_[invocation.function].nodes.empty())) {
       lost.push_back(id);
     }
   }
@@ -216,10 +214,9 @@ bool ExecutorManager::PlaceOne(FunctionId function, InvocationId id, TimeNs now_
   const Waiter worker = node_[node].idle_workers.back();  // the last to go idle is warmest
   node_[node].idle_workers.pop_back();
   environment_->Deliver(
-      worker,
-      {id, static_cast<std::uint32_t>(local - node_[node].functions.data()), invocation.attempts,
-       invocation.input,
-       invocation.deadline_ns > now_ns ? invocation.deadline_ns - now_ns : TimeNs{0}});
+      worker, {id, static_cast<std::uint32_t>(local - node_[node].functions.data()),
+               invocation.attempts, invocation.input,
+               invocation.deadline_ns > now_ns ? invocation.deadline_ns - now_ns : TimeNs{0}});
   return true;
 }
 

@@ -56,7 +56,7 @@ struct Delivery {
   std::uint32_t local_function;  // which of the node's functions, in order of registration
   std::uint32_t attempt;         // from 1
   Payload input;
-  TimeNs left_ns;                // until the deadline
+  TimeNs left_ns;  // until the deadline
 };
 
 // How an invocation ended.
@@ -100,9 +100,8 @@ class ExecutorManager {
   std::optional<FunctionId> FindFunction(std::string_view function) const;
   // Queues an invocation. `waiter` gets the outcome as soon as it is known; nullopt: somebody
   // will Wait. nullopt result: the queue is full, and `input` has been released.
-  std::optional<InvocationId> Call(NodeId caller, std::optional<Waiter> waiter,
-                                   FunctionId function, Payload input, TimeNs deadline_ns,
-                                   TimeNs now_ns);
+  std::optional<InvocationId> Call(NodeId caller, std::optional<Waiter> waiter, FunctionId function,
+                                   Payload input, TimeNs deadline_ns, TimeNs now_ns);
   // Only the caller's node may ask. False: no such invocation.
   bool Wait(const Waiter& waiter, InvocationId id);
   std::optional<bool> Poll(NodeId caller, InvocationId id) const;
@@ -132,7 +131,7 @@ class ExecutorManager {
     std::uint32_t attempts = 0;
     std::uint32_t max_attempts = 1;  // of the node that ran it last
     std::optional<NodeId> runs_on;
-    bool forgotten = false;          // nobody will ask for the outcome
+    bool forgotten = false;  // nobody will ask for the outcome
     bool ended = false;
     std::optional<Outcome> outcome;  // ended, and somebody may still ask
   };

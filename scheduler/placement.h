@@ -12,9 +12,9 @@ namespace apta::scheduler {
 // A node that has the function, as the Executor Manager sees it at one instant.
 struct Candidate {
   fabric::NodeId node;
-  bool owes_acknowledgement;     // an invalidation that it has not acknowledged is outstanding
-  std::uint32_t idle_workers;    // threads that wait for an invocation
-  std::uint32_t running;         // invocations of this function
+  bool owes_acknowledgement;   // an invalidation that it has not acknowledged is outstanding
+  std::uint32_t idle_workers;  // threads that wait for an invocation
+  std::uint32_t running;       // invocations of this function
   std::uint32_t max_concurrency;
   std::uint32_t running_in_all;  // invocations of any function
 };

@@ -78,9 +78,8 @@ absl::StatusOr<std::vector<Review>> ParseReviews(std::string_view csv) {
   for (std::size_t i = 1; i < records->size(); ++i) {
     const std::vector<std::string>& record = (*records)[i];
     if (record.size() <= last) {
-      return absl::InvalidArgumentError(
-          fmt::format("record {} of the CSV has {} fields, not {}", i + 1, record.size(),
-                      records->front().size()));
+      return absl::InvalidArgumentError(fmt::format("record {} of the CSV has {} fields, not {}",
+                                                    i + 1, record.size(), records->front().size()));
     }
     reviews.push_back({record[column["reviewID"]], record[column["customerID"]],
                        record[column["productID"]], record[column["feedback"]]});

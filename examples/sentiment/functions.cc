@@ -31,12 +31,9 @@ class Task {
  public:
   Task(Invocation* invocation, std::string_view node, const FunctionHost* host)
       : invocation_(*invocation), host_(*host), run_(AsText(invocation->input())) {
-    report_ = {{"function", invocation->function()},
-               {"node", node},
-               {"pid", getpid()},
-               {"attempt", invocation->attempt()},
-               {"read", json::array()},
-               {"written", json::array()}};
+    report_ = {
+        {"function", invocation->function()}, {"node", node},          {"pid", getpid()},
+        {"attempt", invocation->attempt()},   {"read", json::array()}, {"written", json::array()}};
   }
 
   absl::StatusOr<apta::Object> Read(std::string_view name) {
@@ -49,7 +46,8 @@ class Task {
     report_["written"].push_back({{"object", name}, {"bytes", text.size()}});
   }
   Bytes Report() {
-    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began_;
+    const std::chrono::duration<double, std::milli> took =
+        std::chrono::steady_clock::now() - began_;
     const apta::ClientStats now = host_.stats();
     report_["ms"] = took.count();
     report_["hits"] = now.hits - before_.hits;
@@ -156,8 +154,8 @@ absl::Status PublishSns(Task* task) {
   std::sort(ranking.rbegin(), ranking.rend());
   ranking.resize(std::min<std::size_t>(ranking.size(), 5));
   for (const auto& [average, product] : ranking) {
-    text += fmt::format("  {:12} {:+.3f}  ({} reviews)\n", product, average,
-                        products[product].second);
+    text +=
+        fmt::format("  {:12} {:+.3f}  ({} reviews)\n", product, average, products[product].second);
   }
   text += "to be answered first\n";
   std::sort(worst.begin(), worst.end());
@@ -189,7 +187,8 @@ absl::Status WriteDb(Task* task) {
 absl::Status RegisterFunctions(std::string_view node, FunctionHost* host) {
   const auto add = [&](std::string_view name, absl::Status (*body)(Task*)) {
     return host->Register(
-        name, [body, host, node = std::string(node)](Invocation& invocation) -> absl::StatusOr<Bytes> {
+        name,
+        [body, host, node = std::string(node)](Invocation& invocation) -> absl::StatusOr<Bytes> {
           Task task(&invocation, node, host);
           if (absl::Status done = body(&task); !done.ok()) return done;
           return task.Report();

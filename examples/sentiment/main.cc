@@ -147,7 +147,8 @@ void PrintSummary(const std::vector<json>& reports, const std::vector<apta::Obje
              "misses", "objects");
   for (const json& report : reports) {
     std::string moved;
-    for (const json& read : report["read"]) moved += fmt::format("{} ", read["object"].get<std::string>());
+    for (const json& read : report["read"])
+      moved += fmt::format("{} ", read["object"].get<std::string>());
     moved += "→";
     for (const json& written : report["written"]) {
       moved += fmt::format(" {}", written["object"].get<std::string>());
@@ -195,7 +196,8 @@ absl::Status Drive(const Options& options, const std::string& socket) {
     run = fmt::format("{}-{}", getpid(), i);
     const auto csv_version = client->Put(ObjectKey(run, sentiment::kCsv), AsBytes(*csv));
     if (!csv_version.ok()) return csv_version.status();
-    const auto lexicon_version = client->Put(ObjectKey(run, sentiment::kLexicon), AsBytes(*lexicon));
+    const auto lexicon_version =
+        client->Put(ObjectKey(run, sentiment::kLexicon), AsBytes(*lexicon));
     if (!lexicon_version.ok()) return lexicon_version.status();
     absl::StatusOr<std::vector<json>> ran = RunOnce(&*client, run);
     if (!ran.ok()) return ran.status();

@@ -21,19 +21,19 @@ constexpr double kNormalisation = 15;
 constexpr std::array<double, 3> kByDistance = {1.0, 0.95, 0.9};
 
 const std::set<std::string_view> kStrengthen = {
-    "absolutely", "amazingly", "completely", "deeply", "enormously", "entirely", "especially",
-    "extremely", "fully", "greatly", "highly", "hugely", "incredibly", "most", "particularly",
-    "purely", "quite", "really", "remarkably", "so", "thoroughly", "totally", "tremendously",
-    "unbelievably", "utterly", "very"};
-const std::set<std::string_view> kWeaken = {"almost", "barely", "hardly", "less", "little",
-                                            "marginally", "partly", "scarcely", "slightly",
-                                            "somewhat"};
-const std::set<std::string_view> kNegate = {"cannot", "neither", "never", "no", "nobody", "none",
-                                            "nor", "not", "nothing", "nowhere", "without"};
+    "absolutely", "amazingly", "completely",   "deeply",  "enormously",   "entirely",
+    "especially", "extremely", "fully",        "greatly", "highly",       "hugely",
+    "incredibly", "most",      "particularly", "purely",  "quite",        "really",
+    "remarkably", "so",        "thoroughly",   "totally", "tremendously", "unbelievably",
+    "utterly",    "very"};
+const std::set<std::string_view> kWeaken = {"almost",   "barely",     "hardly", "less",
+                                            "little",   "marginally", "partly", "scarcely",
+                                            "slightly", "somewhat"};
+const std::set<std::string_view> kNegate = {"cannot",  "neither", "never",  "no",
+                                            "nobody",  "none",    "nor",    "not",
+                                            "nothing", "nowhere", "without"};
 
-bool IsPunctuation(char c) {
-  return std::ispunct(static_cast<unsigned char>(c)) != 0;
-}
+bool IsPunctuation(char c) { return std::ispunct(static_cast<unsigned char>(c)) != 0; }
 
 struct Word {
   std::string lower;

@@ -164,9 +164,8 @@ std::shared_ptr<Cache::Fill> Cache::BeginPut(std::uint64_t key_hash) {
   return fills_.back();
 }
 
-std::optional<PinnedExtent> Cache::EndFill(const std::shared_ptr<Fill>& fill,
-                                           std::uint64_t version, std::uint64_t extent,
-                                           PinTable* table) {
+std::optional<PinnedExtent> Cache::EndFill(const std::shared_ptr<Fill>& fill, std::uint64_t version,
+                                           std::uint64_t extent, PinTable* table) {
   std::lock_guard<std::mutex> lock(mutex_);
   std::optional<PinnedExtent> pinned;
   const ExtentHeader* header = view_.HeaderAt(extent);
@@ -313,8 +312,8 @@ void Cache::ReleaseHolds() {
     if (slot >= 0) holds_->extent_offset[slot].store(0);
     return true;
   });
-  const auto listed = static_cast<std::uint64_t>(std::count_if(
-      held_.begin(), held_.end(), [](const auto& held) { return held.second >= 0; }));
+  const auto listed = static_cast<std::uint64_t>(
+      std::count_if(held_.begin(), held_.end(), [](const auto& held) { return held.second >= 0; }));
   holds_->used.store(listed);
   if (all_listed) holds_->hold_everything.store(0);
 }

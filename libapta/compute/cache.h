@@ -143,8 +143,8 @@ class Cache {
 
   mutable std::mutex mutex_;
 
-  std::list<std::shared_ptr<Fill>> fills_;  // unresolved
-  std::uint64_t hand_ = 0;                  // of the eviction's sweep over the buckets
+  std::list<std::shared_ptr<Fill>> fills_;           // unresolved
+  std::uint64_t hand_ = 0;                           // of the eviction's sweep over the buckets
   std::vector<std::pair<std::uint64_t, int>> held_;  // extent, slot of the hold table
   Counters counters_;
 };
@@ -160,7 +160,7 @@ class Cache::Fill {
 
   const std::uint64_t key_hash_;
   const int shard_;
-  const bool is_get_;  // may be followed
+  const bool is_get_;                        // may be followed
   std::uint64_t overtaken_by_version_ = 0;   // 0 = not overtaken
   std::uint64_t overtaken_at_sequence_ = 0;  // must not be acknowledged before we are resolved
   std::uint64_t followers_ = 0;

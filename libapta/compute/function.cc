@@ -131,8 +131,8 @@ absl::Status HostState::RegisterAt(Session* session, const RegisteredFunction& f
           .key = function.name,
           .payload = {},
           .argument = limits.Pack(),
-          .timeout_ns = static_cast<fabric::TimeNs>(
-              absl::ToInt64Nanoseconds(runtime_->options().timeout))});
+          .timeout_ns =
+              static_cast<fabric::TimeNs>(absl::ToInt64Nanoseconds(runtime_->options().timeout))});
   if (!reply.ok()) return reply.status();
   if (reply->reason == fabric::Reason::kAlreadyRegistered) return absl::OkStatus();  // Run again
   return fabric::MakeStatus(*reply, fmt::format("function {}", function.name));
@@ -192,13 +192,13 @@ void HostState::Work(Session* session) {
   absl::StatusOr<Bytes> result = Bytes();
   while (!stopping_.load() || finished != 0) {
     const std::string message = std::string(result.status().message());
-    const absl::StatusOr<Reply> reply = session->Ask(
-        0, {.op = Op::kReady,
-            .flags = static_cast<std::uint8_t>(static_cast<int>(result.status().code())
-                                               << fabric::kStatusShift),
-            .payload = result.ok() ? BytesView(*result) : AsBytes(message),
-            .argument = finished,
-            .timeout_ns = Session::kNoTimeout});
+    const absl::StatusOr<Reply> reply =
+        session->Ask(0, {.op = Op::kReady,
+                         .flags = static_cast<std::uint8_t>(static_cast<int>(result.status().code())
+                                                            << fabric::kStatusShift),
+                         .payload = result.ok() ? BytesView(*result) : AsBytes(message),
+                         .argument = finished,
+                         .timeout_ns = Session::kNoTimeout});
     if (!reply.ok()) return;
     if (reply->reason == fabric::Reason::kCancelled) return;
     if (reply->code != 0) {
@@ -251,8 +251,7 @@ absl::StatusOr<FunctionHost> FunctionHost::Create(Client client, int threads) {
         fmt::format("threads {}: a function host has 1 to {}", threads, compute::kMaxThreads));
   }
   if (client.runtime_ == nullptr) return absl::InvalidArgumentError("the client was moved from");
-  return FunctionHost(
-      std::make_unique<compute::HostState>(std::move(client.runtime_), threads));
+  return FunctionHost(std::make_unique<compute::HostState>(std::move(client.runtime_), threads));
 }
 
 FunctionHost::FunctionHost(std::unique_ptr<compute::HostState> state) : state_(std::move(state)) {}

@@ -68,8 +68,8 @@ absl::StatusOr<std::shared_ptr<NodeRuntime>> NodeRuntime::Connect(const ClientOp
         fmt::format("pool {}: a pool's name has 1 to 63 bytes and no NUL", options.pool));
   }
   if (options.timeout <= absl::ZeroDuration()) {
-    return absl::InvalidArgumentError(
-        fmt::format("timeout {}: must be more than nothing", absl::FormatDuration(options.timeout)));
+    return absl::InvalidArgumentError(fmt::format("timeout {}: must be more than nothing",
+                                                  absl::FormatDuration(options.timeout)));
   }
   if (options.placement == Placement::kLocalCopy) {
     return absl::InvalidArgumentError("placement: this version reads in place only");

@@ -21,8 +21,7 @@ fabric::TimeNs ToNs(absl::Duration duration) {
 
 absl::Status CheckCall(std::string_view function, const CallOptions& options) {
   if (absl::Status valid = fabric::CheckKey(function); !valid.ok()) {
-    return absl::InvalidArgumentError(
-        fmt::format("function: {}", std::string(valid.message())));
+    return absl::InvalidArgumentError(fmt::format("function: {}", std::string(valid.message())));
   }
   if (options.deadline <= absl::ZeroDuration()) {
     return absl::InvalidArgumentError(
@@ -39,9 +38,9 @@ absl::StatusOr<Bytes> TakeResult(Session* session, const Reply& reply, std::stri
   if (reply.code == 0) {
     result = Bytes(payload.begin(), payload.end());
   } else if (reply.reason == fabric::Reason::kFunctionFailed) {
-    result = absl::Status(static_cast<absl::StatusCode>(reply.code),
-                          absl::string_view(reinterpret_cast<const char*>(payload.data()),
-                                            payload.size()));
+    result = absl::Status(
+        static_cast<absl::StatusCode>(reply.code),
+        absl::string_view(reinterpret_cast<const char*>(payload.data()), payload.size()));
   } else {
     result = fabric::MakeStatus(reply, fmt::format("function {}", function));
   }
@@ -51,8 +50,8 @@ absl::StatusOr<Bytes> TakeResult(Session* session, const Reply& reply, std::stri
 
 }  // namespace
 
-absl::StatusOr<Bytes> CallFunction(NodeRuntime* runtime, std::string_view function,
-                                   BytesView input, const CallOptions& options) {
+absl::StatusOr<Bytes> CallFunction(NodeRuntime* runtime, std::string_view function, BytesView input,
+                                   const CallOptions& options) {
   Session* session = runtime->session();
   if (session == nullptr) return runtime->WhyNot();
   if (absl::Status valid = CheckCall(function, options); !valid.ok()) return valid;
@@ -72,11 +71,12 @@ absl::StatusOr<std::unique_ptr<PendingState>> PendingState::Start(
   Session* session = runtime->session();
   if (session == nullptr) return runtime->WhyNot();
   if (absl::Status valid = CheckCall(function, options); !valid.ok()) return valid;
-  const absl::StatusOr<Reply> reply = session->Ask(0, {.op = Op::kStart,
-                                                       .key = function,
-                                                       .payload = input,
-                                                       .argument = ToNs(options.deadline),
-                                                       .timeout_ns = ToNs(runtime->options().timeout)});
+  const absl::StatusOr<Reply> reply =
+      session->Ask(0, {.op = Op::kStart,
+                       .key = function,
+                       .payload = input,
+                       .argument = ToNs(options.deadline),
+                       .timeout_ns = ToNs(runtime->options().timeout)});
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return fabric::MakeStatus(*reply, fmt::format("function {}", function));
   return std::unique_ptr<PendingState>(
@@ -98,10 +98,8 @@ PendingState::~PendingState() {
 
 absl::StatusOr<Bytes> PendingState::Wait() {
   // The Executor Manager answers at the invocation's deadline at the latest.
-  const absl::StatusOr<Reply> reply = session_->Ask(0, {.op = Op::kWait,
-                                                        .payload = {},
-                                                        .argument = id_,
-                                                        .timeout_ns = Session::kNoTimeout});
+  const absl::StatusOr<Reply> reply = session_->Ask(
+      0, {.op = Op::kWait, .payload = {}, .argument = id_, .timeout_ns = Session::kNoTimeout});
   if (!reply.ok()) return reply.status();
   id_ = 0;
   return TakeResult(session_, *reply, function_);

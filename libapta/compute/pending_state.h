@@ -13,8 +13,8 @@
 namespace apta::compute {
 
 // One message to the Executor Manager, one back with the result.
-absl::StatusOr<Bytes> CallFunction(NodeRuntime* runtime, std::string_view function,
-                                   BytesView input, const CallOptions& options);
+absl::StatusOr<Bytes> CallFunction(NodeRuntime* runtime, std::string_view function, BytesView input,
+                                   const CallOptions& options);
 
 absl::StatusOr<Pending> StartFunction(std::shared_ptr<NodeRuntime> runtime,
                                       std::string_view function, BytesView input,

@@ -37,8 +37,8 @@ PinTable* AcquireTable() {
 }
 
 PinTable* TableOf(PinSlot* slot) {
-  return reinterpret_cast<PinTable*>(reinterpret_cast<std::uintptr_t>(slot) /
-                                     fabric::kPageBytes * fabric::kPageBytes);
+  return reinterpret_cast<PinTable*>(reinterpret_cast<std::uintptr_t>(slot) / fabric::kPageBytes *
+                                     fabric::kPageBytes);
 }
 
 }  // namespace
@@ -67,8 +67,7 @@ void PinSlot::Drop() {
   if ((before & (kReferences | kWatched)) != (kReference | kWatched)) return;
   // The table may serve another session by now (type-stable): then its agent wakes for nothing.
   const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written =
-      write(table->domain()->wake_fd(), &one, sizeof(one));
+  [[maybe_unused]] const ssize_t written = write(table->domain()->wake_fd(), &one, sizeof(one));
 }
 
 PinSlot* PinTable::Pin(std::uint64_t extent) {

@@ -71,7 +71,9 @@ class alignas(fabric::kPageBytes) PinTable {
   PinSlot* Pin(std::uint64_t extent);
 
   // Counted by the owner, read by anybody.
-  void CountHit() { hits_.store(hits_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); }
+  void CountHit() {
+    hits_.store(hits_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
   std::uint64_t hits() const { return hits_.load(std::memory_order_relaxed); }
 
   PinDomain* domain() const { return domain_.load(std::memory_order_relaxed); }

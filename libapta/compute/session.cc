@@ -36,9 +36,8 @@ absl::StatusOr<fabric::Welcome> Handshake(int socket, const ClientOptions& optio
   const absl::StatusOr<std::size_t> bytes =
       fabric::ReceivePacket(socket, &welcome, sizeof(welcome), fds, 2 + fabric::kMaxShards);
   if (!bytes.ok()) {
-    return absl::DeadlineExceededError(
-        fmt::format("the memory server did not answer the attach: {}",
-                    std::string(bytes.status().message())));
+    return absl::DeadlineExceededError(fmt::format(
+        "the memory server did not answer the attach: {}", std::string(bytes.status().message())));
   }
   if (*bytes == 0) return absl::UnavailableError("the memory server closed the connection");
   if (*bytes != sizeof(welcome) || welcome.magic != fabric::kControlMagic ||
@@ -192,8 +191,9 @@ absl::StatusOr<Object> Session::GetFromHome(std::uint64_t key_hash, std::string_
     misses_.fetch_add(1, std::memory_order_relaxed);  // a statistic
     std::optional<PinnedExtent> pinned;
     if (miss.leads) {
-      const absl::StatusOr<Reply> reply = Ask(
-          ShardOf(key_hash), {.op = Op::kGet, .key = key, .payload = {}, .timeout_ns = timeout_ns_});
+      const absl::StatusOr<Reply> reply =
+          Ask(ShardOf(key_hash),
+              {.op = Op::kGet, .key = key, .payload = {}, .timeout_ns = timeout_ns_});
       if (!reply.ok() || reply->code != 0) {
         cache_->AbandonFill(miss.fill);
         return reply.ok() ? MakeError(*reply, key) : reply.status();
@@ -262,12 +262,9 @@ absl::StatusOr<Version> Session::Delete(std::string_view key, std::uint64_t if_v
 }
 
 absl::StatusOr<std::uint64_t> Session::Create(std::string_view key, std::size_t size) {
-  const absl::StatusOr<Reply> reply = AskRoomy(ShardOf(fabric::KeyHash(key)),
-                                               {.op = Op::kCreate,
-                                                .key = key,
-                                                .payload = {},
-                                                .argument = size,
-                                                .timeout_ns = timeout_ns_});
+  const absl::StatusOr<Reply> reply = AskRoomy(
+      ShardOf(fabric::KeyHash(key)),
+      {.op = Op::kCreate, .key = key, .payload = {}, .argument = size, .timeout_ns = timeout_ns_});
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return MakeError(*reply, key);
   return reply->extent_offset;
@@ -283,8 +280,8 @@ absl::StatusOr<Version> Session::CommitDraft(std::string_view key, std::uint64_t
   const std::uint64_t key_hash = fabric::KeyHash(key);
   const int shard = ShardOf(key_hash);
   const std::shared_ptr<Cache::Fill> fill = cache_->BeginPut(key_hash);
-  const absl::StatusOr<Reply> reply = Ask(
-      shard, {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_});
+  const absl::StatusOr<Reply> reply =
+      Ask(shard, {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_});
   FinishPut(fill, shard, reply);
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return MakeError(*reply, key);
@@ -312,7 +309,8 @@ absl::StatusOr<std::vector<ObjectInfo>> Session::List(std::string_view prefix, s
                                                       std::string_view after) {
   std::set<std::string> keys;  // the `limit` smallest so far
   view_.ForEachSlot([&](const fabric::IndexSlot& slot) {
-    if (limit == 0 || slot.load(std::memory_order_relaxed) == 0) return;  // a hint: read again below
+    if (limit == 0 || slot.load(std::memory_order_relaxed) == 0)
+      return;  // a hint: read again below
     std::optional<fabric::IndexEntry> entry;
     // A slot that changes under us still names something: look until it holds still.
     do {

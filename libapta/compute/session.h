@@ -40,7 +40,7 @@ class Session {
     std::string_view key;
     BytesView payload;
     std::uint64_t argument = 0;
-    fabric::TimeNs timeout_ns = 0;     // ~0 = none
+    fabric::TimeNs timeout_ns = 0;  // ~0 = none
   };
   static constexpr fabric::TimeNs kNoTimeout = ~fabric::TimeNs{0};
 
@@ -74,9 +74,9 @@ class Session {
   // The agent's part. Each returns at once.
   int socket() const { return socket_.get(); }
   int wake_fd() const { return pins_->wake_fd(); }
-  void OnNudge();                         // the memory server asks for acknowledgements
+  void OnNudge();  // the memory server asks for acknowledgements
   void OnPinsDropped() { cache_->ReleaseHolds(); }
-  void Fail();                            // the session is over; wakes everybody who waits
+  void Fail();  // the session is over; wakes everybody who waits
   bool has_failed() const { return failed_.load(std::memory_order_acquire); }
   // Whether Objects of this session live. Makes the last drop ring wake_fd().
   bool IsPinned() { return !pins_->WatchAll().empty(); }
@@ -89,8 +89,7 @@ class Session {
   int ShardOf(std::uint64_t key_hash) const { return static_cast<int>(view_.ShardOf(key_hash)); }
   absl::Status MakeError(const fabric::Reply& reply, std::string_view key) const;
   Object MakeObject(const PinnedExtent& pinned) const;
-  absl::StatusOr<Object> GetFromHome(std::uint64_t key_hash, std::string_view key,
-                                     PinTable* table);
+  absl::StatusOr<Object> GetFromHome(std::uint64_t key_hash, std::string_view key, PinTable* table);
   absl::StatusOr<fabric::Reply> AskRoomy(int shard, const Question& question);
   void ApplyIfNeeded(int shard);
   void FinishPut(const std::shared_ptr<Cache::Fill>& fill, int shard,
@@ -99,8 +98,7 @@ class Session {
   absl::Status Push(int shard, int lane, std::uint32_t request_id, const Question& question);
   void RingIfAsleep(int shard);
   absl::Status UploadRest(int shard, int lane, const Question& question, std::uint64_t staged);
-  std::uint64_t StageSome(int lane, const Question& question, std::uint64_t from,
-                          std::uint64_t to);
+  std::uint64_t StageSome(int lane, const Question& question, std::uint64_t from, std::uint64_t to);
   absl::Status AwaitReply(int lane, std::uint32_t request_id, fabric::TimeNs timeout_ns);
   absl::Status Ended() const;
 

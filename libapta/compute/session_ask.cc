@@ -100,8 +100,7 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
   const std::size_t body_bytes = question.key.size() + question.payload.size();
   const bool is_inline = body_bytes <= kInlineBytes;
   const std::uint64_t staged_bytes =
-      is_inline ? 0
-                : fabric::StagedPayloadOffset(question.key.size()) + question.payload.size();
+      is_inline ? 0 : fabric::StagedPayloadOffset(question.key.size()) + question.payload.size();
   std::uint64_t staged = 0;
   if (!is_inline) {
     std::memcpy(port_.staging(lane), question.key.data(), question.key.size());
@@ -135,8 +134,7 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
     if (link_.enabled()) request.visible_at_ns = visible_at_ns;
   };
   Deadline deadline(question.timeout_ns != 0 ? question.timeout_ns : timeout_ns_);
-  for (IdleStrategy idle;
-       !submissions_[static_cast<std::size_t>(shard)]->TryPush(fill);) {
+  for (IdleStrategy idle; !submissions_[static_cast<std::size_t>(shard)]->TryPush(fill);) {
     if (has_failed()) return Ended();
     RingIfAsleep(shard);
     if (idle.Idle() != IdleStrategy::Advice::kSleep) continue;

@@ -83,9 +83,8 @@ absl::StatusOr<UniqueFd> ConnectSocket(const std::string& socket) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (socket.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(
-        fmt::format("socket {}: a socket's path has at most {} bytes", socket,
-                    sizeof(address.sun_path) - 1));
+    return absl::InvalidArgumentError(fmt::format("socket {}: a socket's path has at most {} bytes",
+                                                  socket, sizeof(address.sun_path) - 1));
   }
   socket.copy(address.sun_path, socket.size());
   UniqueFd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
@@ -125,19 +124,21 @@ absl::Status MakeStatus(const Reply& reply, std::string_view what) {
       text = fmt::format("{}: no such object", what);
       break;
     case Reason::kVersionMoved:
-      text = value[0] == 0 ? fmt::format("{}: does not exist, so if_version does not hold", what)
-                           : fmt::format("{}: is at version {}, so if_version does not hold", what,
-                                         value[0]);
+      text = value[0] == 0
+                 ? fmt::format("{}: does not exist, so if_version does not hold", what)
+                 : fmt::format("{}: is at version {}, so if_version does not hold", what, value[0]);
       break;
     case Reason::kPoolFull:
       text = fmt::format(
-          "{}: the pool is full: no room for {} bytes; {} bytes are in live objects, {} bytes in old "
+          "{}: the pool is full: no room for {} bytes; {} bytes are in live objects, {} bytes in "
+          "old "
           "versions that nodes still hold (apta nodes); delete objects or give the pool more bytes",
           what, value[0], value[1], value[2]);
       break;
     case Reason::kObjectTooLarge:
-      text = fmt::format("{}: {} bytes are more than the pool can ever hold in one object ({} bytes)",
-                         what, value[0], value[1]);
+      text =
+          fmt::format("{}: {} bytes are more than the pool can ever hold in one object ({} bytes)",
+                      what, value[0], value[1]);
       break;
     case Reason::kBadKey:
       text = fmt::format("{}: not a key; keys have 1 to {} bytes and no NUL", what, kMaxKeyBytes);

@@ -39,17 +39,17 @@ static_assert(sizeof(Hello) == 208 && std::is_trivially_copyable_v<Hello>);
 struct Welcome {
   std::uint64_t magic;
   std::uint32_t version;
-  std::uint32_t code;       // absl::StatusCode; not 0: refused, `message` says why, no descriptors
+  std::uint32_t code;  // absl::StatusCode; not 0: refused, `message` says why, no descriptors
   std::uint64_t region_bytes;
   std::uint32_t shards;
   std::uint32_t node;
-  std::uint32_t trusted;    // 1: the region's descriptor may be mapped writable
+  std::uint32_t trusted;  // 1: the region's descriptor may be mapped writable
   std::uint32_t reserved;
   std::uint64_t link_latency_ns;
   double link_bandwidth_gbps;
   std::uint64_t link_jitter_ns;
   std::uint64_t link_call_ns;
-  char message[256];        // NUL-terminated
+  char message[256];  // NUL-terminated
 };
 static_assert(sizeof(Welcome) == 328 && std::is_trivially_copyable_v<Welcome>);
 

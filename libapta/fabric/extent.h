@@ -25,7 +25,7 @@ constexpr std::uint64_t AlignUp(std::uint64_t value, std::uint64_t alignment) {
 }
 
 struct ExtentHeader {
-  std::uint64_t version;         // of the pool; written last before the commit
+  std::uint64_t version;  // of the pool; written last before the commit
   std::uint64_t payload_bytes;
   std::uint64_t key_hash;        // KeyHash(key); 0 in an extent that carries no key
   std::uint64_t checksum;        // XXH3-64 of the payload where the pool asks for it, else 0

@@ -13,9 +13,9 @@ namespace {
 void CopyRacy(const std::byte* from, void* to, std::size_t bytes) {
   auto* out = static_cast<std::byte*>(to);
   for (std::size_t i = 0; i < bytes; i += sizeof(std::uint64_t)) {
-    const std::uint64_t word = std::atomic_ref<std::uint64_t>(
-        *reinterpret_cast<std::uint64_t*>(const_cast<std::byte*>(from + i)))
-        .load(std::memory_order_acquire);
+    const std::uint64_t word = std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(
+                                                                  const_cast<std::byte*>(from + i)))
+                                   .load(std::memory_order_acquire);
     std::memcpy(out + i, &word, std::min(sizeof(word), bytes - i));
   }
 }
@@ -91,8 +91,8 @@ std::optional<IndexEntry> IndexView::ReadUnregistered(const IndexSlot& slot) con
   std::uint64_t version_now;
   CopyRacy(from, &version_now, sizeof(version_now));
   if (version_now != header.version || slot.load() != word) return std::nullopt;
-  return IndexEntry{std::string(key.data(), header.key_bytes), header.version,
-                    header.payload_bytes, extent};
+  return IndexEntry{std::string(key.data(), header.key_bytes), header.version, header.payload_bytes,
+                    extent};
 }
 
 std::optional<IndexEntry> IndexView::FindUnregistered(std::uint64_t key_hash,
@@ -115,7 +115,8 @@ void IndexView::ForEachSlot(const std::function<void(const IndexSlot&)>& visit) 
     const IndexBucket* bucket = bucket_ + i;
     for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
       for (const IndexSlot& slot : bucket->slot) visit(slot);
-      bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
+      bucket =
+          BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
     }
   }
 }

@@ -21,22 +21,22 @@ inline constexpr int kMaxNodes = 256;
 inline constexpr int kLanes = 64;
 
 enum class Op : std::uint8_t {
-  kGet = 1,     // key -> version, extent; the node becomes a sharer
-  kPut,         // key + payload; argument: precondition -> version, extent; the node is the sharer
-  kDelete,      // key; argument: precondition -> version
-  kStat,        // key -> version, value: payload bytes, sharers
-  kCreate,      // key; argument: payload bytes to come in place (trusted pools) -> extent
-  kCommit,      // argument: the extent of kCreate -> version, extent
-  kAbort,       // argument: the extent of kCreate
-  kRelease,     // argument: an extent that an earlier reply lent. No reply
-  kRegister,    // key: function name; argument: FunctionLimits
-  kReady,       // payload: result of `argument` (an invocation; 0 = none) -> the next invocation
-  kUnready,     // every kReady of this node that still waits is answered with CANCELLED
-  kCall,        // key: function; payload: input; argument: deadline, ns from now -> result
-  kStart,       // as kCall -> value[0]: invocation
-  kWait,        // argument: invocation -> its result, once it is there
-  kPoll,        // argument: invocation -> value[0]: 1 = it has ended
-  kForget,      // argument: invocation; its result will not be asked for. No reply
+  kGet = 1,   // key -> version, extent; the node becomes a sharer
+  kPut,       // key + payload; argument: precondition -> version, extent; the node is the sharer
+  kDelete,    // key; argument: precondition -> version
+  kStat,      // key -> version, value: payload bytes, sharers
+  kCreate,    // key; argument: payload bytes to come in place (trusted pools) -> extent
+  kCommit,    // argument: the extent of kCreate -> version, extent
+  kAbort,     // argument: the extent of kCreate
+  kRelease,   // argument: an extent that an earlier reply lent. No reply
+  kRegister,  // key: function name; argument: FunctionLimits
+  kReady,     // payload: result of `argument` (an invocation; 0 = none) -> the next invocation
+  kUnready,   // every kReady of this node that still waits is answered with CANCELLED
+  kCall,      // key: function; payload: input; argument: deadline, ns from now -> result
+  kStart,     // as kCall -> value[0]: invocation
+  kWait,      // argument: invocation -> its result, once it is there
+  kPoll,      // argument: invocation -> value[0]: 1 = it has ended
+  kForget,    // argument: invocation; its result will not be asked for. No reply
 };
 inline constexpr std::uint8_t kMaxOp = static_cast<std::uint8_t>(Op::kForget);
 
@@ -65,12 +65,12 @@ inline constexpr std::uint64_t kAnyVersion = ~std::uint64_t{0};  // no precondit
 inline constexpr std::size_t kInlineBytes = 208;
 
 struct Request {
-  std::uint32_t request_id;     // unlike the lane's last; comes back in Reply::done_id
+  std::uint32_t request_id;  // unlike the lane's last; comes back in Reply::done_id
   Op op;
   std::uint8_t flags;
-  std::uint16_t lane;           // < kLanes
+  std::uint16_t lane;  // < kLanes
   std::uint64_t payload_bytes;
-  std::uint64_t argument;       // by op
+  std::uint64_t argument;  // by op
   std::uint16_t key_bytes;
   std::uint16_t reserved[3];
   std::byte body[kInlineBytes];  // key, then payload, where they fit and kBodyStaged is not set
@@ -83,25 +83,25 @@ static_assert(std::is_trivially_copyable_v<Request> && std::is_standard_layout_v
 enum class Reason : std::uint16_t {
   kNone = 0,
   kNoSuchObject,
-  kVersionMoved,       // value[0]: the key's version now
-  kPoolFull,           // value[0]: bytes asked for, [1]: bytes used, [2]: bytes held for nodes
-  kObjectTooLarge,     // value[0]: bytes asked for, [1]: the largest that fits an empty pool
+  kVersionMoved,    // value[0]: the key's version now
+  kPoolFull,        // value[0]: bytes asked for, [1]: bytes used, [2]: bytes held for nodes
+  kObjectTooLarge,  // value[0]: bytes asked for, [1]: the largest that fits an empty pool
   kBadKey,
-  kBadRequest,         // a message that no correct client sends
-  kNotTrusted,         // kCreate in an isolated pool
+  kBadRequest,  // a message that no correct client sends
+  kNotTrusted,  // kCreate in an isolated pool
   kNoSuchDraft,
   kNoSuchFunction,
   kAlreadyRegistered,
-  kQueueFull,          // value[0]: invocations waiting
+  kQueueFull,  // value[0]: invocations waiting
   kNoSuchInvocation,
-  kDeadline,           // value[0]: attempts made
-  kNodeLost,           // value[0]: attempts made; the last node died
+  kDeadline,  // value[0]: attempts made
+  kNodeLost,  // value[0]: attempts made; the last node died
   kCancelled,
-  kFunctionFailed,     // the message is the extent's payload
+  kFunctionFailed,  // the message is the extent's payload
 };
 
 struct Reply {
-  std::uint16_t code;           // absl::StatusCode
+  std::uint16_t code;  // absl::StatusCode
   Reason reason;
   std::uint64_t version;
   std::uint64_t extent_offset;  // 0 = none

@@ -59,13 +59,12 @@ std::vector<FarNode> RankFarNodes(const std::string& root, int near) {
   for (const int node : ParseNodeList(ReadLine(root + "/has_memory"))) {
     if (!ParseNodeList(ReadLine(fmt::format("{}/node{}/cpulist", root, node))).empty()) continue;
     far.push_back({node,
-                   ParseNumber(ReadLine(fmt::format(
-                       "{}/node{}/access0/initiators/read_latency", root, node))),
+                   ParseNumber(ReadLine(
+                       fmt::format("{}/node{}/access0/initiators/read_latency", root, node))),
                    DistanceTo(root, near, node)});
   }
-  const bool have_latency = std::all_of(far.begin(), far.end(), [](const FarNode& node) {
-    return node.read_latency_ns.has_value();
-  });
+  const bool have_latency = std::all_of(
+      far.begin(), far.end(), [](const FarNode& node) { return node.read_latency_ns.has_value(); });
   std::stable_sort(far.begin(), far.end(), [&](const FarNode& a, const FarNode& b) {
     return have_latency ? *a.read_latency_ns < *b.read_latency_ns : a.distance < b.distance;
   });

@@ -98,9 +98,9 @@ absl::StatusOr<std::byte*> MapAligned(const Backing& backing, int fd, std::uint6
   if (mapped == MAP_FAILED) {
     munmap(reserved, reserved_bytes);
     if (map_error == EACCES || map_error == EPERM) {
-      return absl::PermissionDeniedError(
-          fmt::format("{}: the descriptor cannot be mapped {}", backing.ToString(),
-                      writable ? "writable" : "readable"));
+      return absl::PermissionDeniedError(fmt::format("{}: the descriptor cannot be mapped {}",
+                                                     backing.ToString(),
+                                                     writable ? "writable" : "readable"));
     }
     errno = map_error;
     return ErrnoError(backing, "mmap");
@@ -206,9 +206,8 @@ absl::StatusOr<Backing> Backing::Parse(std::string_view text) {
     const std::string_view name = text.substr(4);
     if (name.empty() || name.size() > 200 || name == "." || name == ".." ||
         name.find_first_of(std::string_view("/\0", 2)) != std::string_view::npos) {
-      return absl::InvalidArgumentError(
-          fmt::format("backing {}: a shared-memory object's name has 1 to 200 bytes and no slash",
-                      text));
+      return absl::InvalidArgumentError(fmt::format(
+          "backing {}: a shared-memory object's name has 1 to 200 bytes and no slash", text));
     }
     return Backing{Kind::kShm, fmt::format("/{}", name)};
   }

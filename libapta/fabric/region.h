@@ -49,11 +49,11 @@ std::uint64_t FreeBytesOfNode(int node);
 
 struct RegionOptions {
   Backing backing;
-  std::uint64_t bytes = 0;          // rounded up to 2 MiB; ignored where the region exists already
+  std::uint64_t bytes = 0;  // rounded up to 2 MiB; ignored where the region exists already
   std::string numa = "any";
   // false (isolated): clients' descriptors can never be used for writing, whatever they try.
   bool clients_write = false;
-  std::uint32_t file_mode = 0600;   // permission bits of a file or object that is made
+  std::uint32_t file_mode = 0600;  // permission bits of a file or object that is made
 };
 
 class Region {
@@ -89,8 +89,8 @@ class Region {
   void WaitUntilPopulated();
 
   // What the kernel says, from sample pages that are populated already.
-  std::vector<int> SampleNumaNodes() const;    // distinct node numbers, ascending; empty = unknown
-  std::uint64_t SamplePageBytes() const;       // 2 MiB, 4 KiB, or 0 = nothing populated yet
+  std::vector<int> SampleNumaNodes() const;  // distinct node numbers, ascending; empty = unknown
+  std::uint64_t SamplePageBytes() const;     // 2 MiB, 4 KiB, or 0 = nothing populated yet
 
  private:
   struct Populator;

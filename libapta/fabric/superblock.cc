@@ -29,8 +29,8 @@ void FormatSuperblock(Superblock* superblock, std::uint64_t region_bytes, std::u
 
 absl::Status Superblock::Validate(std::uint64_t mapped_bytes) const {
   if (magic != kRegionMagic) {
-    return absl::FailedPreconditionError(
-        fmt::format("this is no Āpta region (magic {:016x}); name another file or remove it", magic));
+    return absl::FailedPreconditionError(fmt::format(
+        "this is no Āpta region (magic {:016x}); name another file or remove it", magic));
   }
   if (layout_version != kRegionLayoutVersion) {
     return absl::FailedPreconditionError(
@@ -49,7 +49,8 @@ absl::Status Superblock::Validate(std::uint64_t mapped_bytes) const {
                          index_buckets * sizeof(IndexBucket) <= heap_offset - kSuperblockBytes;
   if (!shards_fit || !index_fits || heap_offset < kSuperblockBytes || !heap_fits) {
     return absl::DataLossError(
-        "the region's superblock is damaged: its parts do not fit together; restore it from a copy");
+        "the region's superblock is damaged: its parts do not fit together; restore it from a "
+        "copy");
   }
   return absl::OkStatus();
 }

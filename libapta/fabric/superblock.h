@@ -31,17 +31,17 @@ struct Superblock {
   // Line 0: never changes after the region was made.
   std::uint64_t magic;
   std::uint32_t layout_version;
-  std::uint32_t shards;            // how the index and the heap are divided
+  std::uint32_t shards;  // how the index and the heap are divided
   std::uint64_t uuid[2];
   std::uint64_t region_bytes;
-  std::uint64_t index_offset;      // of bucket 0
-  std::uint64_t index_buckets;     // a power of two
-  std::uint64_t heap_offset;       // first byte that extents may use; 2 MiB aligned
+  std::uint64_t index_offset;   // of bucket 0
+  std::uint64_t index_buckets;  // a power of two
+  std::uint64_t heap_offset;    // first byte that extents may use; 2 MiB aligned
 
   // Line 1: written by the memory server while it runs.
   alignas(kCacheLineBytes) std::atomic<std::uint64_t> last_version;
-  std::uint64_t incarnation;       // counts the memory servers that opened the region
-  std::uint32_t clean;             // 1 between a clean shutdown and the next opening
+  std::uint64_t incarnation;  // counts the memory servers that opened the region
+  std::uint32_t clean;        // 1 between a clean shutdown and the next opening
 
   alignas(kPageBytes) HomeStatus home[kMaxShards];
 

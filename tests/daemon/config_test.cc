@@ -302,8 +302,8 @@ TEST_F(ValidateTest, NeedsAPool) {
 
 TEST_F(ValidateTest, PoolNamesAreWellFormedAndUnique) {
   const std::string too_long(64, 'a');
-  for (const std::string& name : {std::string(), std::string("a b"), std::string("a/b"),
-                                  std::string("ä"), too_long}) {
+  for (const std::string& name :
+       {std::string(), std::string("a b"), std::string("a/b"), std::string("ä"), too_long}) {
     pool().name = name;
     EXPECT_THAT(Fault(), HasSubstr("'" + name + "'"));
   }

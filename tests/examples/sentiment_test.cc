@@ -169,7 +169,8 @@ void ExpectResultsMatch(const fs::path& input, const fs::path& results_path,
   EXPECT_NE(summary.find(fmt::format("{} reviews\n", reviews.size() - 1)), std::string::npos);
   for (const char* label : {"positive", "neutral", "negative"}) {
     EXPECT_NE(summary.find(fmt::format("  {:8} {:6} ", label, labels[label])), std::string::npos)
-        << label << ' ' << labels[label] << "\n" << summary;
+        << label << ' ' << labels[label] << "\n"
+        << summary;
   }
 }
 
@@ -197,7 +198,8 @@ TEST_F(SentimentTest, ScoresOfTenThousandReviewsEqualThoseComputedWithoutApta) {
                         sentiment::CsvField(a[4] + " " + b[4]));
   }
   file.close();
-  const Ran ran = Run(fmt::format("--input {0}/many.csv --output {0} --repeat 2", folder_.string()));
+  const Ran ran =
+      Run(fmt::format("--input {0}/many.csv --output {0} --repeat 2", folder_.string()));
   ASSERT_EQ(ran.exit_code, 0) << ran.output;
   ExpectResultsMatch(folder_ / "many.csv", folder_ / "results.csv", Slurp(folder_ / "summary.txt"));
 }

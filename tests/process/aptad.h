@@ -103,8 +103,8 @@ class Other {
 
 inline Client ConnectTo(const std::string& socket, const std::string& node,
                         const std::string& pool = "default") {
-  auto client = Client::Connect(
-      {.socket = socket, .pool = pool, .node = node, .timeout = absl::Seconds(20)});
+  auto client =
+      Client::Connect({.socket = socket, .pool = pool, .node = node, .timeout = absl::Seconds(20)});
   if (!client.ok()) {
     ADD_FAILURE() << client.status();
     std::abort();

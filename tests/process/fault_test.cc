@@ -115,7 +115,8 @@ TEST_F(FaultTest, APutCutShortByAKillNeverBecomesVisible) {
     putter.AwaitReady();
     // Somewhere in a later put: how far that is depends on the round.
     const auto version = client.Stat("big")->version;
-    EXPECT_TRUE(Eventually([&] { return client.Stat("big")->version >= version + static_cast<Version>(round % 4); }));
+    EXPECT_TRUE(Eventually(
+        [&] { return client.Stat("big")->version >= version + static_cast<Version>(round % 4); }));
     putter->Signal(SIGKILL);
     putter->Wait();
     const auto object = client.Get("big");
@@ -321,8 +322,10 @@ TEST_F(FileFaultTest, ObjectsOfAFileSurviveAnEndAndAKill) {
     Client client = ConnectTo(socket_, "writer");
     for (int i = 0; i < 1000; ++i) {
       ASSERT_TRUE(client.Put(fmt::format("key-{}", i), AsBytes("old")).ok());
-      ASSERT_TRUE(
-          client.Put(fmt::format("key-{}", i), AsBytes(std::string(static_cast<std::size_t>(i * 7 % 5000), 'a'))).ok());
+      ASSERT_TRUE(client
+                      .Put(fmt::format("key-{}", i),
+                           AsBytes(std::string(static_cast<std::size_t>(i * 7 % 5000), 'a')))
+                      .ok());
       if (i % 3 == 0) last = *client.Delete(fmt::format("key-{}", i));
     }
   }

@@ -24,7 +24,8 @@ constexpr int kProcesses = 8;
 constexpr int kThreads = 4;
 constexpr int kKeys = 400;
 
-// An object says whose it is and what its body must hash to; below that size, its bytes are its size.
+// An object says whose it is and what its body must hash to; below that size, its bytes are its
+// size.
 struct Label {
   std::uint64_t key_hash;
   std::uint64_t body_hash;
@@ -46,9 +47,8 @@ Bytes MakeObject(std::string_view key, std::size_t size, std::mt19937_64* random
 bool IsWhole(const Object& object) {
   const BytesView bytes = object.bytes();
   if (bytes.size() < sizeof(Label)) {
-    return std::all_of(bytes.begin(), bytes.end(), [&](std::byte b) {
-      return b == static_cast<std::byte>(bytes.size());
-    });
+    return std::all_of(bytes.begin(), bytes.end(),
+                       [&](std::byte b) { return b == static_cast<std::byte>(bytes.size()); });
   }
   Label label;
   std::memcpy(&label, bytes.data(), sizeof(label));

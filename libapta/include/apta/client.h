@@ -59,8 +59,8 @@ struct ClientStats {
   std::uint64_t evictions = 0;              // entries that left the cache for lack of room
   std::uint64_t reconnects = 0;
   std::uint64_t objects_cached = 0;
-  std::uint64_t bytes_cached = 0;           // payload bytes of cached objects
-  std::uint64_t bytes_pinned = 0;           // payload bytes that live Objects hold
+  std::uint64_t bytes_cached = 0;             // payload bytes of cached objects
+  std::uint64_t bytes_pinned = 0;             // payload bytes that live Objects hold
   Placement placement = Placement::kInPlace;  // what kAuto decided
 };
 
@@ -70,9 +70,9 @@ struct NodeInfo {
   std::string name;
   std::int64_t pid = 0;
   std::string pool;
-  std::uint64_t outstanding = 0;            // invalidations issued and not yet acknowledged
-  std::vector<std::string> functions;       // registered there
-  std::uint64_t running = 0;                // invocations running there now
+  std::uint64_t outstanding = 0;       // invalidations issued and not yet acknowledged
+  std::vector<std::string> functions;  // registered there
+  std::uint64_t running = 0;           // invocations running there now
 };
 
 struct PoolInfo {
@@ -81,13 +81,13 @@ struct PoolInfo {
   std::string coherence;
   std::string access;
   std::string durability;
-  std::string numa;                 // as verified: the nodes where sample pages really are
-  std::uint64_t bytes = 0;          // of the region
-  std::uint64_t bytes_used = 0;     // in extents of current versions
-  std::uint64_t bytes_held = 0;     // in extents of old versions that some node has not released
+  std::string numa;              // as verified: the nodes where sample pages really are
+  std::uint64_t bytes = 0;       // of the region
+  std::uint64_t bytes_used = 0;  // in extents of current versions
+  std::uint64_t bytes_held = 0;  // in extents of old versions that some node has not released
   std::uint64_t bytes_free = 0;
   std::uint64_t objects = 0;
-  std::uint64_t page_bytes = 0;     // what the kernel backs the region with
+  std::uint64_t page_bytes = 0;  // what the kernel backs the region with
   Version last_version = 0;
 };
 

@@ -29,8 +29,8 @@ class Invocation {
 
   BytesView input() const;  // in place
   std::string_view function() const;
-  std::uint64_t id() const;   // the same for all attempts of one invocation
-  int attempt() const;        // 1, 2, …
+  std::uint64_t id() const;  // the same for all attempts of one invocation
+  int attempt() const;       // 1, 2, …
 
   absl::StatusOr<Object> Get(std::string_view key);
   // Kept back until the function has returned OK; dropped when it returns an error. What cannot

@@ -16,10 +16,10 @@ namespace apta {
 // emulation. A message becomes visible to its receiver latency + bytes/bandwidth (+ call on a
 // request) ± jitter after it was sent; senders are never delayed.
 struct LinkOptions {
-  std::uint64_t latency_ns = 0;    // one way
-  double bandwidth_gbps = 0;       // Gbit/s in each direction; 0 = unlimited
-  std::uint64_t jitter_ns = 0;     // uniform, added to the latency: 0 … jitter_ns
-  std::uint64_t call_ns = 0;       // added to each request
+  std::uint64_t latency_ns = 0;  // one way
+  double bandwidth_gbps = 0;     // Gbit/s in each direction; 0 = unlimited
+  std::uint64_t jitter_ns = 0;   // uniform, added to the latency: 0 … jitter_ns
+  std::uint64_t call_ns = 0;     // added to each request
 
   bool enabled() const {
     return latency_ns != 0 || bandwidth_gbps != 0 || jitter_ns != 0 || call_ns != 0;
@@ -30,23 +30,23 @@ struct LinkOptions {
 };
 
 struct PoolOptions {
-  std::string name = "default";         // 1 to 63 of [A-Za-z0-9_.-]
-  std::uint64_t bytes = 1 << 30;        // of the region: index, headers and objects
-  std::string backing = "memfd";        // memfd | shm:NAME | file:PATH | hugetlb
+  std::string name = "default";   // 1 to 63 of [A-Za-z0-9_.-]
+  std::uint64_t bytes = 1 << 30;  // of the region: index, headers and objects
+  std::string backing = "memfd";  // memfd | shm:NAME | file:PATH | hugetlb
   std::string coherence = "strict";
-  std::string access = "isolated";      // isolated | trusted (writers fill extents in place)
+  std::string access = "isolated";  // isolated | trusted (writers fill extents in place)
   std::string durability = "none";
-  std::string numa = "any";             // any | near | far | a node's number
-  std::string owner;                    // user who may attach; "" = the memory server's; root always
-  std::string group;                    // group that may attach when mode allows; "" = the server's
-  std::uint32_t mode = 0600;            // who may attach: read bits of owner, group, others
+  std::string numa = "any";   // any | near | far | a node's number
+  std::string owner;          // user who may attach; "" = the memory server's; root always
+  std::string group;          // group that may attach when mode allows; "" = the server's
+  std::uint32_t mode = 0600;  // who may attach: read bits of owner, group, others
 };
 
 struct ServerOptions {
   std::string socket;  // "" = $APTA_SOCKET, else /run/apta/aptad.sock
   std::vector<PoolOptions> pools = {PoolOptions{}};
-  int shards = 1;                 // 1 to 16
-  std::string threads = "auto";   // auto | folded: a shard's controllers share one polling thread
+  int shards = 1;                // 1 to 16
+  std::string threads = "auto";  // auto | folded: a shard's controllers share one polling thread
   LinkOptions link;
 };
 

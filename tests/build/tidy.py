@@ -1,0 +1,67 @@
+"""The project's layout and form, as far as a machine can see them.
+
+Usage: tidy.py SOURCE_DIR. Prints one line per fault; exits with 1 if there is any.
+"""
+import os
+import re
+import sys
+
+ROOT = sys.argv[1]
+FOLDERS = ("libapta", "daemon", "shim", "scheduler", "examples", "bench", "tests", "tools")
+# Which rooms a room's files may include from (besides their own). Public headers: "apta".
+MAY_INCLUDE = {
+    "apta": set(),
+    "fabric": {"apta"},
+    "compute": {"apta", "fabric"},
+    "daemon": {"apta", "fabric", "scheduler"},
+    "scheduler": {"apta", "fabric"},
+    "shim": {"apta"},
+    "examples": {"apta"},
+    "bench": {"apta", "fabric"},
+    "tools": {"apta"},
+}
+ROOMS = set(MAY_INCLUDE)
+faults = []
+
+
+def room_of(path):
+    parts = path.split("/")
+    if parts[0] != "libapta":
+        return parts[0]
+    return {"include": "apta"}.get(parts[1], parts[1])
+
+
+def check(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    is_code = path.endswith((".h", ".cc"))
+    if is_code and len(lines) > 600:
+        faults.append(f"{path}: {len(lines)} lines; is that one file or two?")
+    room = room_of(path)
+    for number, line in enumerate(lines, 1):
+        if "\t" in line and is_code:
+            faults.append(f"{path}:{number}: a tab")
+        if is_code and len(line) > 100:
+            faults.append(f"{path}:{number}: {len(line)} columns")
+        if re.search(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b", line):
+            faults.append(f"{path}:{number}: postpones something")
+        include = re.match(r'#include [<"]([a-z_]+)/', line)
+        if not is_code or not include or room not in MAY_INCLUDE:
+            continue
+        other = include.group(1)
+        if other in ROOMS and other != room and other not in MAY_INCLUDE[room]:
+            faults.append(f"{path}:{number}: {room} may not include from {other}")
+
+
+for entry in sorted(os.listdir(ROOT)):
+    if os.path.isdir(os.path.join(ROOT, entry)):
+        if not entry.startswith(".") and entry not in FOLDERS and entry != "build":
+            faults.append(f"{entry}/: not one of the project's folders")
+for folder in FOLDERS:
+    for at, _, files in os.walk(os.path.join(ROOT, folder)):
+        for name in sorted(files):
+            if name.endswith((".h", ".cc", ".cmake", ".py", ".txt", ".sh")):
+                check(os.path.relpath(os.path.join(at, name), ROOT))
+
+print("\n".join(faults) if faults else "tidy")
+sys.exit(1 if faults else 0)

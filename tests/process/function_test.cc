@@ -1,0 +1,294 @@
+// What a program may expect of functions: Call, Start, Invocation, FunctionHost.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <stdexcept>
+
+#include "fmt/format.h"
+#include "tests/process/aptad.h"
+#include "tests/process/host.h"
+
+namespace apta {
+namespace {
+
+using test::Aptad;
+using test::ConnectTo;
+using test::Eventually;
+using test::Folder;
+using test::NodesWith;
+using test::RunningHost;
+
+Bytes ToBytes(std::string_view text) {
+  const BytesView view = AsBytes(text);
+  return Bytes(view.begin(), view.end());
+}
+std::string ToText(const absl::StatusOr<Bytes>& bytes) {
+  return bytes.ok() ? std::string(AsText(*bytes)) : bytes.status().ToString();
+}
+
+class FunctionTest : public ::testing::Test {
+ protected:
+  ~FunctionTest() override { released_.store(true); }
+
+  // The host's threads are taken by functions that call functions.
+  void SetUp() override {
+    host_.Register("echo", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+      return Bytes(invocation.input().begin(), invocation.input().end());
+    }, {.max_concurrency = 8});
+    host_.Register("fail", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+      return absl::AlreadyExistsError(std::string(AsText(invocation.input())));
+    });
+    host_.Register("throw", [](Invocation&) -> absl::StatusOr<Bytes> {
+      throw std::runtime_error("thrown by the function");
+    });
+    host_.Register("store", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+      invocation.Put("stored", invocation.input());
+      invocation.Delete("removed");
+      if (AsText(invocation.input()) == "no") return absl::AbortedError("changed my mind");
+      return ToBytes(invocation.Get("stored").ok() ? "visible" : "kept back");
+    });
+    host_.Register("read", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+      const auto object = invocation.Get(AsText(invocation.input()));
+      if (!object.ok()) return object.status();
+      return Bytes(object->bytes().begin(), object->bytes().end());
+    }, {.max_concurrency = 4});
+    host_.Register("wait", [this](Invocation&) -> absl::StatusOr<Bytes> {
+      waiting_.fetch_add(1);
+      Eventually([this] { return released_.load(); });
+      return ToBytes("released");
+    }, {.max_concurrency = 2});
+    host_.Register("nest", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+      const int depth = std::stoi(std::string(AsText(invocation.input())));
+      if (depth == 0) return ToBytes("bottom");
+      absl::StatusOr<Bytes> below =
+          invocation.Call("nest", AsBytes(std::to_string(depth - 1)));
+      if (below.ok()) below->push_back(std::byte{'!'});
+      return below;
+    }, {.max_concurrency = 8});
+    host_.Register("fan", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+      std::vector<Pending> pending;
+      for (int i = 0; i < 5; ++i) {
+        absl::StatusOr<Pending> started =
+            invocation.Start("echo", AsBytes(std::to_string(i)));
+        if (!started.ok()) return started.status();
+        pending.push_back(*std::move(started));
+      }
+      Bytes all;
+      for (Pending& each : pending) {
+        const absl::StatusOr<Bytes> result = each.Wait();
+        if (!result.ok()) return result.status();
+        all.insert(all.end(), result->begin(), result->end());
+      }
+      return all;
+    });
+    host_.Run();
+    ASSERT_TRUE(Eventually([&] { return NodesWith(client_, "fan") == 1; }));
+  }
+  std::string socket() const { return folder_ / "s"; }
+  std::uint64_t UsedBytes() { return test::PoolOf(client_).bytes_used; }
+
+  std::atomic<int> waiting_{0};
+  std::atomic<bool> released_{false};
+  Folder folder_;
+  Aptad aptad_{{"--socket", folder_ / "s", "--pool", "bytes=64MiB"}};
+  Client client_ = ConnectTo(socket(), "caller");
+  RunningHost host_{ConnectTo(socket(), "host"), 8};
+};
+
+TEST_F(FunctionTest, ResultsComeBackWhateverTheirSize) {
+  const std::uint64_t used_bytes = UsedBytes();
+  for (const std::size_t size : {0u, 1u, 200u, 208u, 209u, 4096u, 65536u, 200'000u, 8u << 20}) {
+    const Bytes input(size, std::byte{7});
+    const absl::StatusOr<Bytes> result = client_.Call("echo", input);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_TRUE(*result == input) << size;
+  }
+  EXPECT_TRUE(Eventually([&] { return UsedBytes() == used_bytes; })) << "inputs or results leak";
+}
+
+TEST_F(FunctionTest, AnErrorComesBackWithCodeAndMessage) {
+  const absl::Status status = client_.Call("fail", AsBytes("it is there")).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(status.message(), "it is there");
+  const std::string long_message(10'000, 'm');
+  EXPECT_EQ(client_.Call("fail", AsBytes(long_message)).status().message(), long_message);
+  EXPECT_EQ(client_.Call("fail", {}).status().code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(FunctionTest, AnExceptionIsAnErrorAndTheHostGoesOn) {
+  const absl::Status status = client_.Call("throw", {}).status();
+  EXPECT_TRUE(absl::IsInternal(status)) << status;
+  EXPECT_NE(status.message().find("thrown by the function"), absl::string_view::npos) << status;
+  EXPECT_EQ(ToText(client_.Call("echo", AsBytes("on"))), "on");
+}
+
+TEST_F(FunctionTest, WhatIsNotThereOrCannotBeRightIsRefused) {
+  EXPECT_TRUE(absl::IsNotFound(client_.Call("none", {}).status()));
+  EXPECT_TRUE(absl::IsNotFound(client_.Start("none", Bytes(1 << 20)).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(client_.Call("", {}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(client_.Call(std::string(1025, 'f'), {}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      client_.Call("echo", {}, {.deadline = absl::ZeroDuration()}).status()));
+  const absl::Status too_large = client_.Call("echo", Bytes(65 << 20)).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(too_large)) << too_large;
+  EXPECT_TRUE(absl::IsAlreadyExists(
+      (*host_).Register("echo", [](Invocation&) { return Bytes(); })));
+}
+
+TEST_F(FunctionTest, StartIsDoneWhenTheFunctionHasReturned) {
+  auto pending = client_.Start("wait", {});
+  ASSERT_TRUE(pending.ok()) << pending.status();
+  ASSERT_TRUE(Eventually([&] { return waiting_.load() == 1; }));
+  EXPECT_FALSE(pending->done());
+  EXPECT_EQ(ToText(client_.Call("echo", AsBytes("meanwhile"))), "meanwhile");
+  released_.store(true);
+  EXPECT_TRUE(Eventually([&] { return pending->done(); }));
+  EXPECT_EQ(ToText(pending->Wait()), "released");
+  EXPECT_TRUE(absl::IsFailedPrecondition(pending->Wait().status()));
+  EXPECT_TRUE(pending->done());
+}
+
+TEST_F(FunctionTest, APendingThatIsDroppedLeavesNothingBehind) {
+  const std::uint64_t used_bytes = UsedBytes();
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(client_.Start("echo", Bytes(1 << 20)).ok());
+  EXPECT_TRUE(Eventually([&] { return UsedBytes() == used_bytes; }));
+}
+
+TEST_F(FunctionTest, ResultsTakenWhileOtherThreadsUploadAreGivenBack) {
+  const Bytes large(2 << 20, std::byte{1});
+  ASSERT_TRUE(client_.Put("large", large).ok());
+  const std::uint64_t used_bytes = UsedBytes();
+  std::atomic<bool> stop{false};
+  std::atomic<int> puts{0};
+  std::vector<std::thread> uploads;
+  for (int t = 0; t < 3; ++t) {
+    uploads.emplace_back([&] {
+      while (!stop.load()) {
+        const absl::Status put = client_.Put("large", large).status();
+        EXPECT_TRUE(put.ok()) << put;
+        if (!put.ok()) return;
+        ++puts;
+      }
+    });
+  }
+  Eventually([&] { return puts.load() > 10 || HasFailure(); });
+  for (int i = 0; i < test::Scaled(3000) && !HasFailure(); ++i) {
+    EXPECT_EQ(ToText(client_.Call("echo", AsBytes("result"))), "result") << i;
+  }
+  stop.store(true);
+  for (std::thread& upload : uploads) upload.join();
+  EXPECT_TRUE(Eventually([&] { return UsedBytes() == used_bytes; })) << UsedBytes();
+}
+
+TEST_F(FunctionTest, PastItsDeadlineACallReturnsWithoutItsFunction) {
+  const absl::Time began = absl::Now();
+  const absl::Status status =
+      client_.Call("wait", {}, {.deadline = absl::Milliseconds(100)}).status();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_GE(absl::Now() - began, absl::Milliseconds(90));
+  EXPECT_LT(absl::Now() - began, absl::Seconds(5));
+  auto pending = client_.Start("wait", {}, {.deadline = absl::Milliseconds(100)});
+  ASSERT_TRUE(pending.ok()) << pending.status();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(pending->Wait().status()));
+  EXPECT_EQ(ToText(client_.Call("echo", AsBytes("on"))), "on");
+}
+
+TEST_F(FunctionTest, MaxConcurrencyHoldsBack) {
+  std::vector<Pending> pending;
+  for (int i = 0; i < 5; ++i) pending.push_back(*client_.Start("wait", {}));
+  ASSERT_TRUE(Eventually([&] { return waiting_.load() == 2; }));
+  // Six threads are idle: another function runs at once, a third "wait" does not.
+  EXPECT_EQ(ToText(client_.Call("echo", AsBytes("on"))), "on");
+  EXPECT_EQ(waiting_.load(), 2);
+  released_.store(true);
+  for (Pending& each : pending) EXPECT_EQ(ToText(each.Wait()), "released");
+  EXPECT_EQ(waiting_.load(), 5);
+}
+
+TEST_F(FunctionTest, FunctionsCallFunctions) {
+  EXPECT_EQ(ToText(client_.Call("nest", AsBytes("5"))), "bottom!!!!!");
+  EXPECT_EQ(ToText(client_.Call("fan", {})), "01234");
+}
+
+TEST_F(FunctionTest, PutsOfAnInvocationAreCommittedWhenItReturnsAndNotBefore) {
+  ASSERT_TRUE(client_.Put("removed", AsBytes("still here")).ok());
+  EXPECT_TRUE(absl::IsAborted(client_.Call("store", AsBytes("no")).status()));
+  EXPECT_TRUE(absl::IsNotFound(client_.Get("stored").status()));
+  EXPECT_TRUE(client_.Get("removed").ok());
+  EXPECT_EQ(ToText(client_.Call("store", AsBytes("yes"))), "kept back");
+  const auto stored = client_.Get("stored");
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_EQ(AsText(stored->bytes()), "yes");
+  EXPECT_TRUE(absl::IsNotFound(client_.Get("removed").status()));
+}
+
+TEST_F(FunctionTest, AnInvocationReadsWhatWasPutBeforeItsCall) {
+  for (int i = 0; i < test::Scaled(2000); ++i) {
+    const std::string text = std::to_string(i);
+    ASSERT_TRUE(client_.Put("k", AsBytes(text)).ok());
+    ASSERT_EQ(ToText(client_.Call("read", AsBytes("k"))), text);
+  }
+}
+
+TEST_F(FunctionTest, ManyThreadsCallAtOnce) {
+  constexpr int kThreads = 16;
+  const int rounds = test::Scaled(300);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < rounds; ++i) {
+        const std::string text = fmt::format("{}-{}", t, i);
+        wrong += ToText(client_.Call("echo", AsBytes(text))) != text;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong.load(), 0);
+}
+
+TEST_F(FunctionTest, ASecondHostSharesTheWork) {
+  std::atomic<int> ran{0};
+  RunningHost second(ConnectTo(socket(), "second"), 1);
+  second.Register("wait", [&](Invocation&) -> absl::StatusOr<Bytes> {
+    ++ran;
+    return ToBytes("second");
+  });
+  second.Run();
+  ASSERT_TRUE(Eventually([&] { return NodesWith(client_, "wait") == 2; }));
+  std::vector<Pending> blocked;
+  for (int i = 0; i < 3; ++i) blocked.push_back(*client_.Start("wait", {}));
+  EXPECT_TRUE(Eventually([&] { return ran.load() >= 1; }));
+  released_.store(true);
+  for (Pending& each : blocked) EXPECT_TRUE(each.Wait().ok());
+}
+
+TEST_F(FunctionTest, StopEndsRunAndWhatRunsEndsFirst) {
+  std::atomic<bool> begun{false};
+  RunningHost other(ConnectTo(socket(), "other"), 2);
+  other.Register("slow", [&](Invocation&) -> absl::StatusOr<Bytes> {
+    begun.store(true);
+    Eventually([&] { return released_.load(); });
+    return ToBytes("done");
+  });
+  other.Run();
+  ASSERT_TRUE(Eventually([&] { return NodesWith(client_, "slow") == 1; }));
+  auto pending = client_.Start("slow", {});
+  ASSERT_TRUE(pending.ok()) << pending.status();
+  ASSERT_TRUE(Eventually([&] { return begun.load(); }));
+  (*other).Stop();
+  released_.store(true);
+  EXPECT_TRUE(other.Join().ok());
+  EXPECT_EQ(ToText(pending->Wait()), "done");
+}
+
+TEST_F(FunctionTest, AFunctionRegisteredWhileTheHostRunsIsServed) {
+  host_.Register("late", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+    return ToBytes(fmt::format("{} {}", std::string(invocation.function()), invocation.attempt()));
+  });
+  EXPECT_EQ(ToText(client_.Call("late", {})), "late 1");
+}
+
+}  // namespace
+}  // namespace apta
