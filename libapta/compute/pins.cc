@@ -134,15 +134,19 @@ PinDomain::PinDomain() : wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
 PinDomain* PinDomain::Acquire() {
   Pools& pools = GetPools();
   PinDomain* domain = nullptr;
-  std::lock_guard<std::mutex> lock(pools.mutex);
-  if (!pools.domains.empty()) {
-    domain = pools.domains.back();
-    pools.domains.pop_back();
-  } else {
-    domain = new PinDomain;
+  std::uint64_t id;
+  {
+    std::lock_guard<std::mutex> lock(pools.mutex);
+    id = ++pools.last_domain_id;
+    if (!pools.domains.empty()) {
+      domain = pools.domains.back();
+      pools.domains.pop_back();
+    }
   }
-  std::lock_guard<std::mutex> domain_lock(domain->mutex_);
-  domain->id_ = ++pools.last_domain_id;
+  if (domain == nullptr) domain = new PinDomain;
+  // After the pools' lock, not under it: AdoptTable takes the two in the other order.
+  std::lock_guard<std::mutex> lock(domain->mutex_);
+  domain->id_ = id;
   return domain;
 }
 

@@ -55,14 +55,20 @@ class SubmissionProducer {
   bool TryPush(Fill&& fill) {
     std::uint64_t ticket = tail_.load(std::memory_order_relaxed);  // the CAS below decides
     do {
-      if (ticket - seen_head_.load(std::memory_order_relaxed) >= Ring::kSlots) {
+      // Acquire and release: what one producer has learnt of the home's progress, the others may
+      // rely on.
+      if (ticket - seen_head_.load(std::memory_order_acquire) >= Ring::kSlots) {
         // Acquire: the home's reads of the slot end before we overwrite it; partner of the
         // release store in SubmissionConsumer::Consume.
-        seen_head_.store(ring_->head.load(std::memory_order_acquire), std::memory_order_relaxed);
-        if (ticket - seen_head_.load(std::memory_order_relaxed) >= Ring::kSlots) return false;
+        const std::uint64_t head = ring_->head.load(std::memory_order_acquire);
+        seen_head_.store(head, std::memory_order_release);
+        if (ticket - head >= Ring::kSlots) return false;
       }
     } while (!tail_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_relaxed));
     typename Ring::Slot& slot = ring_->slot[ticket % Ring::kSlots];
+    // Acquire: the producer that used the slot before us has written it (its publishing exchange);
+    // the home confirms the same through `head`, but it may be another process.
+    (void)slot.sequence.load(std::memory_order_acquire);
     fill(slot.request);
     // Sequentially consistent, and an exchange because that is the cheapest such store: the
     // request is published before the caller looks whether the home sleeps (doorbell.h), and
