@@ -152,6 +152,11 @@ struct ObjectManager::State {
 
   // The first page of a run, aligned to `alignment` pages; kNone = no run is large enough.
   std::uint32_t TakeRun(std::uint64_t pages, std::uint32_t alignment) {
+    std::uint32_t run = TryTakeRun(pages, alignment);
+    if (run == kNone && GiveBackEmptySlabs()) run = TryTakeRun(pages, alignment);
+    return run;
+  }
+  std::uint32_t TryTakeRun(std::uint64_t pages, std::uint32_t alignment) {
     std::uint32_t found = FindFree(pages);
     if (found != kNone && AlignedFirst(found, alignment) + pages > found + page[found].run_pages) {
       found = kNone;
@@ -200,6 +205,7 @@ struct ObjectManager::State {
     page[first].live = 0;
     page[first].run_pages = kSlabPages;
     slab[first / kSlabPages].used.fill(0);
+    ++empty_slabs;
     Link(&partial[static_cast<std::size_t>(bucket)], first);
   }
 
@@ -216,6 +222,7 @@ struct ObjectManager::State {
     while (used[word] == ~std::uint64_t{0}) ++word;  // not full: it is in the list
     const int bit = std::countr_one(used[word]);
     used[word] |= std::uint64_t{1} << bit;
+    if (page[first].live == 0) --empty_slabs;
     if (++page[first].live == SlabCapacity(bucket)) Unlink(&head, first);
     const std::uint64_t index = word * 64 + static_cast<std::uint64_t>(bit);
     return OffsetOf(first) + index * BucketSize(bucket);
@@ -235,9 +242,30 @@ struct ObjectManager::State {
     if (p.live-- == SlabCapacity(bucket)) Link(&head, first);
     // One empty slab may stay (invariant 2), so that an extent that comes and goes costs no slab.
     const bool is_only = head == first && p.next == kNone;
-    if (p.live > 0 || is_only) return;
+    if (p.live > 0) return;
+    if (is_only) {
+      ++empty_slabs;
+      return;
+    }
     Unlink(&head, first);
     GiveRun(first);
+  }
+
+  // Slabs that were kept although they are empty must not be what a large extent fails for.
+  bool GiveBackEmptySlabs() {
+    if (empty_slabs == 0) return false;
+    for (std::uint32_t& head : partial) {
+      for (std::uint32_t first = head; first != kNone;) {
+        const std::uint32_t next = page[first].next;
+        if (page[first].live == 0) {
+          Unlink(&head, first);
+          GiveRun(first);
+        }
+        first = next;
+      }
+    }
+    empty_slabs = 0;
+    return true;
   }
 
   const std::uint64_t begin;
@@ -248,6 +276,7 @@ struct ObjectManager::State {
   std::uint64_t first_level = 0;
   std::array<std::uint32_t, kFirstLevels> second_level{};
   std::array<std::uint32_t, kBuckets> partial;
+  std::uint64_t empty_slabs = 0;
   std::uint64_t used_bytes = 0;
   std::uint64_t live_extents = 0;
   bool adopting = true;  // until the first Allocate, or FinishAdopting
@@ -334,6 +363,7 @@ bool ObjectManager::Adopt(std::uint64_t offset, std::uint64_t bytes) {
     const std::uint64_t bit = std::uint64_t{1} << (index % 64);
     if ((word & bit) != 0) return false;
     word |= bit;
+    if (page.live == 0) --state.empty_slabs;
     if (++page.live == State::SlabCapacity(bucket)) {
       state.Unlink(&state.partial[static_cast<std::size_t>(bucket)], first);
     }

@@ -11,7 +11,7 @@
 // Invariants
 //   1. Live extents never overlap and lie within [begin, end).
 //   2. Free neighbours are always merged; a slab without extents is a free run (one per size
-//      bucket may be kept).
+//      bucket may be kept until its memory is needed).
 //   3. An extent of kPageAlignedPayloadBytes and more starts on a page.
 #pragma once
 

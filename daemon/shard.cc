@@ -180,6 +180,9 @@ void Shard::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_
   if (!node_[to.node]) return;
   NodeState& state = *node_[to.node];
   Lane* lane = state.port->lane(to.lane);
+  // Acquire: the lane's last reply may be another shard's (its store of done_id); the node confirms
+  // the same through the request that we answer.
+  (void)lane->done_id.load(std::memory_order_acquire);
   lane->reply = reply;
   if (link_.enabled()) {
     lane->visible_at_ns = state.to_node.VisibleAt(now_ns_, sizeof(Lane) / 3 + payload_bytes,

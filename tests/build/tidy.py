@@ -21,6 +21,8 @@ MAY_INCLUDE = {
     "tools": {"apta"},
 }
 ROOMS = set(MAY_INCLUDE)
+# What the public API may ask of its users' programs, besides the standard library.
+PUBLIC_MAY_INCLUDE = ("apta/", "absl/status/", "absl/types/span.h", "absl/time/time.h")
 faults = []
 
 
@@ -45,12 +47,32 @@ def check(path):
             faults.append(f"{path}:{number}: {len(line)} columns")
         if re.search(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b", line):
             faults.append(f"{path}:{number}: postpones something")
-        include = re.match(r'#include [<"]([a-z_]+)/', line)
+        include = re.match(r'\s*#\s*include\s*([<"])([^">]+)', line)
         if not is_code or not include or room not in MAY_INCLUDE:
             continue
-        other = include.group(1)
-        if other in ROOMS and other != room and other not in MAY_INCLUDE[room]:
+        quote, header = include.groups()
+        if ".." in header.split("/"):
+            faults.append(f"{path}:{number}: name {header} from its room, without ..")
+        other = header.split("/")[0]
+        if "/" in header and other in ROOMS and other != room and other not in MAY_INCLUDE[room]:
             faults.append(f"{path}:{number}: {room} may not include from {other}")
+        if room == "apta" and ("/" in header or quote == '"'):
+            if not header.startswith(PUBLIC_MAY_INCLUDE):
+                faults.append(f"{path}:{number}: the public API may not include {header}")
+
+
+def is_listed(path):
+    """Whether a CMakeLists.txt of a folder that holds the source names it: none is globbed, and
+    one that is in no list is one that nobody builds."""
+    folder = os.path.dirname(path)
+    while folder:
+        lists = os.path.join(ROOT, folder, "CMakeLists.txt")
+        if os.path.exists(lists):
+            with open(lists, encoding="utf-8") as file:
+                if os.path.relpath(path, folder) in re.split(r"[\s()]+", file.read()):
+                    return True
+        folder = os.path.dirname(folder)
+    return False
 
 
 for entry in sorted(os.listdir(ROOT)):
@@ -61,7 +83,10 @@ for folder in FOLDERS:
     for at, _, files in os.walk(os.path.join(ROOT, folder)):
         for name in sorted(files):
             if name.endswith((".h", ".cc", ".cmake", ".py", ".txt", ".sh")):
-                check(os.path.relpath(os.path.join(at, name), ROOT))
+                path = os.path.relpath(os.path.join(at, name), ROOT)
+                check(path)
+                if name.endswith(".cc") and not is_listed(path):
+                    faults.append(f"{path}: in no CMakeLists.txt, so nobody builds it")
 
 print("\n".join(faults) if faults else "tidy")
 sys.exit(1 if faults else 0)

@@ -193,10 +193,12 @@ TEST_F(HostileTest, AFewBadRequestsAreAnsweredAndForgiven) {
 
 TEST_F(HostileTest, RandomRequestsDoNoHarm) {
   std::mt19937_64 random(7);
-  for (int round = 0; round < test::Scaled(40); ++round) {
+  for (int round = 0; round < test::Scaled(200); ++round) {
     BareClient liar(socket_);
-    for (std::byte& byte : liar.memory().subspan(liar.memory().size() - 64 * 1024)) {
-      byte = static_cast<std::byte>(random());
+    for (int lane = 0; lane < fabric::kLanes; ++lane) {
+      for (int i = 0; i < 2048; ++i) {
+        liar.port().staging(lane)[i] = static_cast<std::byte>(1 + random() % 255);
+      }
     }
     for (int i = 0; i < 2000; ++i) {
       Request request;
@@ -221,7 +223,7 @@ TEST_F(HostileTest, RandomRequestsDoNoHarm) {
 
 TEST_F(HostileTest, GarbageAllOverAPortDoesNoHarm) {
   std::mt19937_64 random(11);
-  for (int round = 0; round < test::Scaled(30); ++round) {
+  for (int round = 0; round < test::Scaled(100); ++round) {
     BareClient liar(socket_);
     ASSERT_TRUE(liar.Submit(MakeRequest(Op::kGet, Key(3))));  // a sharer, so that it owes
     for (int pass = 0; pass < 3; ++pass) {
@@ -296,7 +298,9 @@ TEST_F(HostileTest, WhatIsNotYoursCannotBeReleasedWaitedForOrForgotten) {
   BareClient liar(socket_);
   const std::uint64_t extents_end = 64 << 20;
   for (std::uint64_t extent = 2 << 20; extent < extents_end; extent += (extents_end >> 8)) {
-    for (const Op op : {Op::kAbort, Op::kCommit}) ASSERT_TRUE(liar.Submit(MakeRequest(op, "", "", extent)));
+    for (const Op op : {Op::kAbort, Op::kCommit}) {
+      ASSERT_TRUE(liar.Submit(MakeRequest(op, "", "", extent)));
+    }
   }
   for (std::uint64_t invocation = 0; invocation < 100; ++invocation) {
     const Request wait = MakeRequest(Op::kWait, "", "", invocation);

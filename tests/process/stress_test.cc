@@ -162,7 +162,7 @@ void RunMixedObjects(const std::string& shards) {
     ASSERT_TRUE(object.ok()) << object.status();
     EXPECT_TRUE(IsWhole(*object)) << info.key;
   }
-  EXPECT_EQ(aptad.End(SIGTERM), 0);
+  EXPECT_EQ(aptad.End(SIGTERM), 0) << aptad.log();
 }
 
 TEST(StressTest, EightProcessesOfFourThreadsMoveTwoHundredThousandMixedObjects) {

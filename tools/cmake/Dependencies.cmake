@@ -1,15 +1,7 @@
-# What the project and, through aptaConfig.cmake, its installed libraries link against.
+# What the project is built with.
 find_package(Threads REQUIRED)
 find_package(absl REQUIRED)
 find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)
-
-foreach(part numa uring)
-  if(NOT TARGET apta::${part})
-    string(TOUPPER ${part} upper)
-    find_library(APTA_${upper}_LIBRARY ${part} REQUIRED)
-    add_library(apta::${part} INTERFACE IMPORTED)
-    target_link_libraries(apta::${part} INTERFACE ${APTA_${upper}_LIBRARY})
-  endif()
-endforeach()
+include(SystemLibraries)

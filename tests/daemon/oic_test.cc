@@ -1,0 +1,177 @@
+#include "daemon/oic.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+#include <vector>
+
+namespace apta::daemon {
+namespace {
+
+constexpr std::uint64_t kRecords = fabric::InvalidationRing<>::kRecords;
+constexpr NodeId kNobody = 255;
+
+class OicTest : public ::testing::Test, public InvalidationGate, public RoundObserver {
+ protected:
+  OicTest() {
+    for (NodeId node = 0; node < 4; ++node) oic_.AttachNode(node);
+    oic_.AttachNode(kNobody);
+  }
+
+  // InvalidationGate: nodes that the test plays.
+  void Issue(NodeId node, std::uint64_t sequence, const fabric::Invalidation& record) override {
+    const std::uint64_t word = acknowledged_[node];
+    EXPECT_LE(sequence, word + kRecords) << "a record was overwritten";
+    records_[node][sequence] = record;
+  }
+  void IssueDropAll(NodeId node, std::uint64_t sequence) override { drop_all_[node] = sequence; }
+  std::uint64_t Acknowledged(NodeId node) override { return acknowledged_[node]; }
+  bool Holds(NodeId node, std::uint64_t extent) override { return holds_[node].contains(extent); }
+  // RoundObserver
+  void OnAcknowledged(std::uint64_t key_hash) override { completed_.push_back(key_hash); }
+  void OnReleased(std::uint64_t extent, std::uint64_t bytes) override {
+    EXPECT_EQ(bytes, 64u);
+    EXPECT_TRUE(released_.insert(extent).second) << "released twice";
+  }
+
+  void Round(std::uint64_t hash, std::uint64_t extent, std::initializer_list<NodeId> holders,
+             NodeId writer = kNobody) {
+    NodeSet set;
+    for (const NodeId node : holders) set.Add(node);
+    oic_.IssueRound(hash, ++version_, set, writer, extent, 64);
+  }
+  void Acknowledge(NodeId node, std::uint64_t sequence) {
+    acknowledged_[node] = sequence;
+    oic_.Poll();
+  }
+
+  Oic oic_{this, this};
+  std::uint64_t version_ = 0;
+  std::map<NodeId, std::map<std::uint64_t, fabric::Invalidation>> records_;
+  std::map<NodeId, std::uint64_t> drop_all_;
+  std::map<NodeId, std::uint64_t> acknowledged_;
+  std::map<NodeId, std::set<std::uint64_t>> holds_;
+  std::vector<std::uint64_t> completed_;
+  std::set<std::uint64_t> released_;
+};
+
+TEST_F(OicTest, EveryHolderGetsARecordThatNamesObjectVersionAndOldExtent) {
+  Round(77, 640, {0, 2});
+  ASSERT_EQ(records_[0].size(), 1u);
+  ASSERT_EQ(records_[2].size(), 1u);
+  EXPECT_EQ(records_[0][1].key_hash, 77u);
+  EXPECT_EQ(records_[0][1].version, version_);
+  EXPECT_EQ(records_[0][1].old_extent, 640u);
+  EXPECT_EQ(oic_.Outstanding(0), 1u);
+  EXPECT_EQ(oic_.Outstanding(1), 0u);
+}
+
+TEST_F(OicTest, AnExtentIsReleasedWhenTheLastHolderHasAcknowledged) {
+  Round(77, 640, {0, 1, 2});
+  Acknowledge(0, 1);
+  Acknowledge(2, 1);
+  EXPECT_TRUE(released_.empty());
+  EXPECT_EQ(oic_.held_bytes(), 64u);
+  Acknowledge(1, 1);
+  EXPECT_TRUE(released_.contains(640));
+  EXPECT_EQ(completed_, (std::vector<std::uint64_t>{77}));
+  EXPECT_EQ(oic_.held_bytes(), 0u);
+  EXPECT_EQ(oic_.open_rounds(), 0u);
+}
+
+TEST_F(OicTest, AcknowledgementsAreCumulativeOverOverlappingRounds) {
+  Round(1, 64, {0, 1});
+  Round(1, 128, {0});
+  Round(2, 192, {0, 1});
+  Acknowledge(0, 3);
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{128}));
+  Acknowledge(1, 1);
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{64, 128}));
+  Acknowledge(1, 2);
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{64, 128, 192}));
+}
+
+TEST_F(OicTest, AWritersOwnRecordFreesMemoryAndConcernsNoObserver) {
+  Round(1, 64, {3}, /*writer=*/3);
+  EXPECT_TRUE(completed_.empty());
+  Acknowledge(3, 1);
+  EXPECT_TRUE(released_.contains(64));
+  EXPECT_TRUE(completed_.empty());
+  Round(1, 128, {2, 3}, /*writer=*/3);
+  Acknowledge(2, 1);
+  EXPECT_EQ(completed_.size(), 1u);  // the others are what counts
+  EXPECT_FALSE(released_.contains(128));
+  Acknowledge(3, 2);
+  EXPECT_TRUE(released_.contains(128));
+}
+
+TEST_F(OicTest, AnExtentOnAHoldTableStaysUntilItIsTakenOff) {
+  Round(1, 64, {0, 1});
+  holds_[0].insert(64);
+  Acknowledge(0, 1);
+  Acknowledge(1, 1);
+  EXPECT_EQ(completed_.size(), 1u);  // acknowledged all the same
+  EXPECT_TRUE(released_.empty());
+  oic_.Poll();
+  EXPECT_TRUE(released_.empty());
+  holds_[0].clear();
+  oic_.Poll();
+  EXPECT_TRUE(released_.contains(64));
+}
+
+TEST_F(OicTest, AFullRingBecomesOneMarkAndNothingElseWaits) {
+  for (std::uint64_t i = 1; i <= kRecords + 10; ++i) Round(i, i * 64, {0, 1});
+  EXPECT_EQ(records_[0].size(), kRecords);
+  EXPECT_EQ(drop_all_[0], kRecords + 10);
+  Acknowledge(1, kRecords + 10);  // node 1 has dropped everything as well
+  EXPECT_TRUE(released_.empty());
+  Acknowledge(0, kRecords - 1);  // had seen only records so far
+  EXPECT_EQ(released_.size(), kRecords - 1);
+  // As long as the mark is not acknowledged, further rounds move it.
+  Round(9999, 9999 * 64, {0});
+  EXPECT_EQ(drop_all_[0], kRecords + 11);
+  Acknowledge(0, kRecords + 10);
+  EXPECT_FALSE(released_.contains(9999 * 64));
+  Acknowledge(0, kRecords + 11);
+  EXPECT_EQ(released_.size(), kRecords + 11);
+  // Records again.
+  Round(5, 8888 * 64, {0});
+  EXPECT_TRUE(records_[0].contains(kRecords + 12));
+  Acknowledge(0, kRecords + 12);
+  EXPECT_EQ(oic_.open_rounds(), 0u);
+}
+
+TEST_F(OicTest, ADeadNodeOwesNothing) {
+  Round(1, 64, {0, 1});
+  Round(2, 128, {0});
+  holds_[1].insert(64);
+  Acknowledge(1, 1);
+  oic_.ForgetNode(0);
+  oic_.Poll();
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{128}));  // 1 still holds the other
+  oic_.ForgetNode(1);
+  oic_.Poll();
+  EXPECT_TRUE(released_.contains(64));
+  EXPECT_EQ(completed_.size(), 2u);
+  // The slot's next node begins anew.
+  acknowledged_[0] = 0;
+  oic_.AttachNode(0);
+  EXPECT_EQ(oic_.Outstanding(0), 0u);
+}
+
+TEST_F(OicTest, ALyingAcknowledgementIsNotBelieved) {
+  Round(1, 64, {0});
+  Acknowledge(0, 5);  // beyond what was issued
+  EXPECT_TRUE(released_.empty());
+  Round(1, 128, {0});
+  Acknowledge(0, 2);
+  EXPECT_EQ(released_.size(), 2u);
+  Round(1, 192, {0});
+  Acknowledge(0, 1);  // backwards
+  EXPECT_EQ(released_.size(), 2u);
+  EXPECT_EQ(oic_.Outstanding(0), 1u);
+}
+
+}  // namespace
+}  // namespace apta::daemon
