@@ -69,13 +69,16 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
   const auto op = static_cast<std::uint8_t>(request.op);
   const std::uint64_t body_bytes = request.key_bytes + request.payload_bytes;
   const bool is_staged = (request.flags & fabric::kBodyStaged) != 0;
-  if (request.lane >= fabric::kLanes || op == 0 || op > fabric::kMaxOp) {
+  const bool is_one_way = fabric::IsOneWay(request.op);
+  const bool lane_fits =
+      is_one_way ? request.lane == fabric::kNoLane : request.lane < fabric::kLanes;
+  if (op == 0 || op > fabric::kMaxOp || !lane_fits) {
     ++counters_.bad_requests;
     return false;  // there is no lane to answer in, or nothing that would be waited for
   }
-  const bool is_busy = (node_[node].uploading_lanes >> request.lane & 1) != 0;
-  if (is_busy || request.key_bytes > fabric::kMaxKeyBytes ||
-      request.payload_bytes > kMaxPayloadBytes ||
+  const bool is_busy = !is_one_way && (node_[node].uploading_lanes >> request.lane & 1) != 0;
+  if (is_busy || (is_one_way && (is_staged || body_bytes != 0)) ||
+      request.key_bytes > fabric::kMaxKeyBytes || request.payload_bytes > kMaxPayloadBytes ||
       (!is_staged && body_bytes > fabric::kInlineBytes) ||
       (is_staged && gate_->StagedBytes(node, request.lane) < request.key_bytes)) {
     Reject(from);
@@ -128,11 +131,9 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
       CommitDraft(from, request.argument);
       return true;
     case Op::kAbort:
-      AbortDraft(from, request.argument);
-      return true;
+      return AbortDraft(node, request.argument);
     case Op::kRelease:
-      Release(from, request.argument);
-      return true;
+      return Release(node, request.argument);
     case Op::kRegister:
       Register(from, key, request.argument);
       return true;
@@ -199,6 +200,7 @@ void Home::OnReleased(std::uint64_t extent, std::uint64_t extent_bytes) {
 
 void Home::Fail(const Waiter& to, StatusCode code, Reason reason, std::uint64_t value0,
                 std::uint64_t value1, std::uint64_t value2) {
+  if (to.lane == fabric::kNoLane) return;
   gate_->Answer(to,
                 {.code = static_cast<std::uint16_t>(code),
                  .reason = reason,

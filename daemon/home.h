@@ -115,8 +115,9 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void Create(const scheduler::Waiter& from, std::uint64_t key_hash, std::string_view key,
               std::uint64_t payload_bytes);
   void CommitDraft(const scheduler::Waiter& from, std::uint64_t extent);
-  void AbortDraft(const scheduler::Waiter& from, std::uint64_t extent);
-  void Release(const scheduler::Waiter& from, std::uint64_t extent);
+  bool AbortDraft(NodeId node, std::uint64_t extent);  // false: not this node's
+  bool Release(NodeId node, std::uint64_t extent);
+  bool TakeExtent(std::vector<std::uint64_t>* extents, std::uint64_t extent);
   void Register(const scheduler::Waiter& from, std::string_view function, std::uint64_t limits);
   void CallOnInvocation(const scheduler::Waiter& from, const Request& request);
 

@@ -119,20 +119,25 @@ void Home::CommitDraft(const Waiter& from, std::uint64_t extent) {
   CommitPut(from, extent, fabric::kAnyVersion);
 }
 
-void Home::AbortDraft(const Waiter& from, std::uint64_t extent) {
-  if (std::erase(node_[from.node].drafts, extent) != 0) opc_.Discard(extent);
+bool Home::AbortDraft(NodeId node, std::uint64_t extent) {
+  return TakeExtent(&node_[node].drafts, extent);
 }
 
-void Home::Release(const Waiter& from, std::uint64_t extent) {
-  std::vector<std::uint64_t>& lent = node_[from.node].lent;
-  const auto found = std::find(lent.begin(), lent.end(), extent);
-  if (found == lent.end()) {
+bool Home::Release(NodeId node, std::uint64_t extent) {
+  return TakeExtent(&node_[node].lent, extent);
+}
+
+// Discards an extent that the list has; false: it has not, and the request was a lie.
+bool Home::TakeExtent(std::vector<std::uint64_t>* extents, std::uint64_t extent) {
+  const auto found = std::find(extents->begin(), extents->end(), extent);
+  if (found == extents->end()) {
     ++counters_.bad_requests;
-    return;
+    return false;
   }
-  *found = lent.back();
-  lent.pop_back();
+  *found = extents->back();
+  extents->pop_back();
   opc_.Discard(extent);
+  return true;
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 #include "daemon/server.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -22,6 +23,8 @@ namespace apta::daemon {
 namespace {
 
 using fabric::UniqueFd;
+
+constexpr fabric::TimeNs kDyingListenerNs = 1'000'000'000;
 
 absl::Status SocketError(const std::string& socket, const char* what) {
   return absl::ErrnoToStatus(errno, fmt::format("socket {}: {}", socket, what));
@@ -71,10 +74,16 @@ absl::StatusOr<UniqueFd> Listen(const std::string& socket) {
       return absl::InvalidArgumentError(fmt::format(
           "socket {}: there is a file that is no socket; choose another --socket", socket));
     }
-    // Another network namespace has abstract names of its own: ask the path as well.
-    if (fabric::ConnectSocket(socket).ok()) {
-      return absl::AlreadyExistsError(
-          fmt::format("socket {}: a memory server is serving it already", socket));
+    // Another network namespace has abstract names of its own: ask the path as well. The kernel may
+    // need some milliseconds to close the listener of a memory server that was killed (its io_uring
+    // holds it), so an answer counts only if it does not go away.
+    const fabric::TimeNs began_ns = fabric::RealClock::ReadNow();
+    while (fabric::ConnectSocket(socket).ok()) {
+      if (fabric::RealClock::ReadNow() - began_ns > kDyingListenerNs) {
+        return absl::AlreadyExistsError(
+            fmt::format("socket {}: a memory server is serving it already", socket));
+      }
+      sched_yield();
     }
     if (unlink(socket.c_str()) != 0) return SocketError(socket, "taking it over");
   }

@@ -114,7 +114,8 @@ void Sessions::Accept() {
       }
       return;
     }
-    if (guests_.size() >= kMaxGuests) continue;  // closes it
+    // Who says nothing makes room for who may: the oldest goes first.
+    if (guests_.size() >= kMaxGuests) RemoveGuest(guests_.begin());
     guests_.push_back({std::move(socket), fabric::RealClock::ReadNow() + kHelloTimeoutNs});
     const auto guest = std::prev(guests_.end());
     guest->watch = loop_->Watch(guest->socket.get(), [this, guest] { Receive(guest); });

@@ -10,21 +10,46 @@ using fabric::Reason;
 
 Reason ExecutorManager::Register(NodeId node, std::string_view function,
                                  const FunctionLimits& limits) {
-  auto [entry, is_new] =
-      function_id_.try_emplace(std::string(function), static_cast<FunctionId>(function_.size()));
-  if (is_new) function_.push_back({.name = std::string(function)});
-  const FunctionId id = entry->second;
   node_[node].takes_work = true;
-  if (FindLocal(node, id) != nullptr) return Reason::kAlreadyRegistered;
+  const auto known = function_id_.find(std::string(function));
+  if (known != function_id_.end() && FindLocal(node, known->second) != nullptr) {
+    return Reason::kAlreadyRegistered;
+  }
   if (node_[node].functions.size() >= kMaxFunctionsPerNode) return Reason::kQueueFull;
+  FunctionId id;
+  if (known != function_id_.end()) {
+    id = known->second;
+  } else {
+    id = static_cast<FunctionId>(function_.size());
+    if (free_functions_.empty()) {
+      function_.emplace_back();
+    } else {
+      id = free_functions_.back();
+      free_functions_.pop_back();
+    }
+    function_[id].name = function;
+    function_id_.emplace(function_[id].name, id);
+  }
   node_[node].functions.push_back({id, limits});
   function_[id].nodes.push_back(node);
   return Reason::kNone;
 }
 
+// Invariant 4.
+void ExecutorManager::DropIfUnused(FunctionId function) {
+  FunctionState& state = function_[function];
+  if (!state.nodes.empty() || state.invocations > 0) return;
+  function_id_.erase(state.name);
+  state = FunctionState{};
+  free_functions_.push_back(function);
+}
+
 void ExecutorManager::Ready(const Waiter& worker) {
   if (node_[worker.node].takes_work) {
-    node_[worker.node].idle_workers.push_back(worker);
+    std::vector<Waiter>& idle = node_[worker.node].idle_workers;
+    // A lane has one question at a time; one that asks again forgets the first.
+    std::erase_if(idle, [&](const Waiter& other) { return other.lane == worker.lane; });
+    idle.push_back(worker);
   } else {
     environment_->Answer(worker, {absl::StatusCode::kCancelled, Reason::kCancelled});
   }
@@ -76,6 +101,7 @@ std::optional<InvocationId> ExecutorManager::Call(NodeId caller, std::optional<W
                                      .waiter = waiter,
                                      .input = input,
                                      .deadline_ns = deadline_ns});
+  ++function_[function].invocations;
   SetDeadline(id, deadline_ns);
   Enqueue(id, /*in_front=*/false);
   PlaceQueued(function, now_ns);
@@ -115,9 +141,8 @@ void ExecutorManager::Forget(NodeId caller, InvocationId id) {
 }
 
 void ExecutorManager::ForgetNode(NodeId node) {
-  for (const LocalFunction& local : node_[node].functions) {
-    std::erase(function_[local.function].nodes, node);
-  }
+  const std::vector<LocalFunction> functions = std::move(node_[node].functions);
+  for (const LocalFunction& local : functions) std::erase(function_[local.function].nodes, node);
   node_[node] = Node{};
   std::vector<InvocationId> orphaned;
   std::vector<InvocationId> lost;
@@ -131,6 +156,7 @@ void ExecutorManager::ForgetNode(NodeId node) {
   }
   for (const InvocationId id : lost) Lose(id);
   for (const InvocationId id : orphaned) Forget(node, id);
+  for (const LocalFunction& local : functions) DropIfUnused(local.function);
 }
 
 // The node that ran it is gone, or all that could run it.
@@ -281,7 +307,11 @@ void ExecutorManager::EraseIfDone(InvocationId id) {
   if (!invocation.ended || invocation.runs_on) return;
   environment_->Release(invocation.input);
   invocation.input = {};
-  if (!invocation.outcome) invocation_.erase(id);
+  if (invocation.outcome) return;
+  const FunctionId function = invocation.function;
+  invocation_.erase(id);
+  --function_[function].invocations;
+  DropIfUnused(function);
 }
 
 std::vector<std::string> ExecutorManager::FunctionsOf(NodeId node) const {

@@ -14,6 +14,8 @@
 //   3. Payloads belong to the EM from Call or Finish until it answers or releases them. An input is
 //      released only when no node runs the invocation any more: functions read it in place, also
 //      after the caller's deadline.
+//   4. What a node can make the EM remember is bounded: a worker per lane, kMaxFunctionsPerNode
+//      functions, kMaxInvocations invocations; names go with the last node and invocation.
 #pragma once
 
 #include <array>
@@ -150,6 +152,7 @@ class ExecutorManager {
     std::string name;
     std::vector<NodeId> nodes;       // that have it
     std::deque<InvocationId> queue;  // placed in order
+    std::size_t invocations = 0;     // that name it, in whatever state
   };
 
   int PlaceQueued(FunctionId function, TimeNs now_ns);
@@ -157,6 +160,7 @@ class ExecutorManager {
   LocalFunction* FindLocal(NodeId node, FunctionId function);
   void Enqueue(InvocationId id, bool in_front);
   void StopRunning(Invocation* invocation);
+  void DropIfUnused(FunctionId function);
   void Lose(InvocationId id);
   void Dequeue(InvocationId id);
   void SetDeadline(InvocationId id, TimeNs deadline_ns);
@@ -168,6 +172,7 @@ class ExecutorManager {
   std::array<Node, fabric::kMaxNodes> node_;
   absl::flat_hash_map<std::string, FunctionId> function_id_;
   std::vector<FunctionState> function_;
+  std::vector<FunctionId> free_functions_;
   std::map<InvocationId, Invocation> invocation_;  // ordered: iteration must be deterministic
   std::multimap<TimeNs, InvocationId> by_deadline_;
   InvocationId last_id_ = 0;

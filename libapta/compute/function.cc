@@ -188,6 +188,7 @@ void HostState::Stop() {
 
 // Asks for work until there is none any more: stopped, or the session is over.
 void HostState::Work(Session* session) {
+  const Session::Reading reading(session);  // functions read their inputs in place
   std::uint64_t finished = 0;  // the invocation whose result goes with the next question
   absl::StatusOr<Bytes> result = Bytes();
   while (!stopping_.load() || finished != 0) {

@@ -149,7 +149,10 @@ void NodeRuntime::RunAgent() {
       std::lock_guard<std::mutex> lock(mutex_);
       sessions = sessions_;
     }
-    for (const auto& each : sessions) fds.push_back({each->wake_fd(), POLLIN, 0});
+    for (const auto& each : sessions) {
+      if (each->has_failed()) each->RetireIfUnused();
+      fds.push_back({each->wake_fd(), POLLIN, 0});
+    }
     if (session != nullptr) fds.push_back({session->socket(), POLLIN | POLLRDHUP, 0});
     const int ready = poll(fds.data(), fds.size(), session != nullptr ? -1 : retry_ms);
     if (ready < 0) continue;  // EINTR

@@ -56,6 +56,7 @@ absl::StatusOr<Bytes> CallFunction(NodeRuntime* runtime, std::string_view functi
   if (session == nullptr) return runtime->WhyNot();
   if (absl::Status valid = CheckCall(function, options); !valid.ok()) return valid;
   const fabric::TimeNs deadline_ns = ToNs(options.deadline);
+  const Session::Reading reading(session);
   const absl::StatusOr<Reply> reply = session->Ask(0, {.op = Op::kCall,
                                                        .key = function,
                                                        .payload = input,
@@ -97,6 +98,7 @@ PendingState::~PendingState() {
 }
 
 absl::StatusOr<Bytes> PendingState::Wait() {
+  const Session::Reading reading(session_);
   // The Executor Manager answers at the invocation's deadline at the latest.
   const absl::StatusOr<Reply> reply = session_->Ask(
       0, {.op = Op::kWait, .payload = {}, .argument = id_, .timeout_ns = Session::kNoTimeout});

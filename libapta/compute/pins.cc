@@ -66,8 +66,7 @@ void PinSlot::Drop() {
   const std::uint64_t before = word_.fetch_sub(kReference);
   if ((before & (kReferences | kWatched)) != (kReference | kWatched)) return;
   // The table may serve another session by now (type-stable): then its agent wakes for nothing.
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(table->domain()->wake_fd(), &one, sizeof(one));
+  table->domain()->Wake();
 }
 
 PinSlot* PinTable::Pin(std::uint64_t extent) {
@@ -172,6 +171,11 @@ void PinDomain::Return(PinDomain* domain) {
   std::lock_guard<std::mutex> lock(pools.mutex);
   pools.tables.insert(pools.tables.end(), blocks.begin(), blocks.end());
   pools.domains.push_back(domain);
+}
+
+void PinDomain::Wake() const {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(wake_fd_, &one, sizeof(one));
 }
 
 PinTable* PinDomain::ThreadTable() {

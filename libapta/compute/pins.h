@@ -125,8 +125,9 @@ class PinDomain {
   template <typename Visit>
   void ForEachPinned(Visit&& visit);  // visit(extent)
 
-  // Becomes readable when a watched pin was dropped.
+  // Becomes readable when a watched pin was dropped, or by Wake.
   int wake_fd() const { return wake_fd_; }
+  void Wake() const;
 
  private:
   friend class PinSlot;

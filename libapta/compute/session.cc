@@ -126,6 +126,19 @@ void Session::Fail() {
   cache_->Clear();
 }
 
+// Sequentially consistent, on both sides: a reader that begins after Fail finds in the reply that
+// it waits for, or does not get, that the session is over; one that began before is seen here.
+void Session::RetireIfUnused() {
+  if (is_retired_ || readers_.load() != 0 || IsPinned()) return;
+  is_retired_ = true;
+  region_.Retire();
+  port_.Retire();
+}
+
+void Session::EndReading() {
+  if (readers_.fetch_sub(1) == 1 && failed_.load()) pins_->Wake();
+}
+
 void Session::OnNudge() {
   cache_->ApplyAll(fabric::RealClock::ReadNow());
   // The home asked because something needs the answer: it may be asleep by now.

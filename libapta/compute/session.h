@@ -68,7 +68,8 @@ class Session {
   absl::StatusOr<fabric::Reply> Ask(int shard, const Question& question);
   // One message, nothing back. Lost when the session ends.
   void Tell(int shard, fabric::Op op, std::uint64_t argument);
-  // The payload of an extent that a reply has lent; Tell(kRelease) when it is not read any more.
+  // The payload of an extent that a reply has lent; Tell(kRelease) when it is not read any more. A
+  // Reading must have begun before the question was asked.
   BytesView PayloadAt(std::uint64_t extent) const;
 
   // The agent's part. Each returns at once.
@@ -80,6 +81,22 @@ class Session {
   bool has_failed() const { return failed_.load(std::memory_order_acquire); }
   // Whether Objects of this session live. Makes the last drop ring wake_fd().
   bool IsPinned() { return !pins_->WatchAll().empty(); }
+
+  // After Fail, once nothing is pinned and nobody reads what a reply has lent: gives the memory of
+  // the dead memory server back. The session stays, an empty shell, for calls that are late.
+  void RetireIfUnused();
+
+  // Held by whoever reads what PayloadAt returned: keeps the memory.
+  class Reading {
+   public:
+    explicit Reading(Session* session) : session_(session) { session_->readers_.fetch_add(1); }
+    ~Reading() { session_->EndReading(); }
+    Reading(const Reading&) = delete;
+    Reading& operator=(const Reading&) = delete;
+
+   private:
+    Session* session_;
+  };
 
   void AddStats(ClientStats* stats) const;
 
@@ -101,6 +118,7 @@ class Session {
   std::uint64_t StageSome(int lane, const Question& question, std::uint64_t from, std::uint64_t to);
   absl::Status AwaitReply(int lane, std::uint32_t request_id, fabric::TimeNs timeout_ns);
   absl::Status Ended() const;
+  void EndReading();
 
   std::string pool_;
   std::string socket_path_;
@@ -117,6 +135,8 @@ class Session {
   PinDomain* pins_ = nullptr;
   std::unique_ptr<Cache> cache_;
   std::atomic<bool> failed_{false};
+  std::atomic<int> readers_{0};
+  bool is_retired_ = false;  // the agent's
 
   LinkOptions link_;
   std::mutex link_mutex_;

@@ -76,7 +76,7 @@ absl::StatusOr<Reply> Session::Ask(int shard, const Question& question) {
 
 void Session::Tell(int shard, Op op, std::uint64_t argument) {
   const Question question{.op = op, .payload = {}, .argument = argument};
-  [[maybe_unused]] const absl::Status status = Push(shard, 0, 0, question);
+  [[maybe_unused]] const absl::Status status = Push(shard, fabric::kNoLane, 0, question);
 }
 
 // Puts into a pool that is full of versions which other nodes have been asked to let go of.

@@ -55,6 +55,12 @@ struct FunctionLimits {
   }
 };
 
+// The lane of requests that get no reply: they disturb none that is under way.
+inline constexpr std::uint16_t kNoLane = 0xffff;
+constexpr bool IsOneWay(Op op) {
+  return op == Op::kAbort || op == Op::kRelease || op == Op::kForget;
+}
+
 // Set in Request::flags when key and payload stand in the lane's staging buffer, not inline.
 inline constexpr std::uint8_t kBodyStaged = 1;
 // kReady: the invocation failed; flags' upper bits hold its absl::StatusCode, payload the message.

@@ -95,6 +95,11 @@ absl::StatusOr<Port> Port::Map(UniqueFd fd, int shards) {
   return port;
 }
 
+void Port::Retire() {
+  mmap(data_, BytesFor(shards_), PROT_READ | PROT_WRITE,
+       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 SubmissionRing<>* Port::submissions(int shard) const {
   auto* part = data_ + kPageBytes + static_cast<std::uint64_t>(shard) * kShardPartBytes;
   return &reinterpret_cast<ShardPart*>(part)->submissions;

@@ -86,6 +86,9 @@ class Port {
   int fd() const { return fd_.get(); }
   UniqueFd TakeFd() { return std::move(fd_); }
 
+  // Node: as Region::Retire.
+  void Retire();
+
   SubmissionRing<>* submissions(int shard) const;
   InvalidationRing<>* invalidations(int shard) const;
   HoldTable* holds() const;

@@ -309,6 +309,12 @@ Region::~Region() {
   if (data_ != nullptr) munmap(data_, size_bytes_);
 }
 
+void Region::Retire() {
+  fd_.Reset();
+  mmap(data_, size_bytes_, PROT_READ | PROT_WRITE,
+       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 absl::StatusOr<Region> Region::Open(const RegionOptions& options) {
   const absl::StatusOr<int> node = ResolveNumaNode(options.numa);
   if (!node.ok()) return node.status();

@@ -74,6 +74,10 @@ class Region {
   Region& operator=(Region&&) noexcept;
   ~Region();  // stops population, unmaps; a persistent backing stays
 
+  // Client: gives the memory back and leaves private zeros at the same addresses, so that a late
+  // look at them finds nothing, and does not fault.
+  void Retire();
+
   std::byte* data() const { return data_; }
   std::uint64_t size_bytes() const { return size_bytes_; }
   bool existed() const { return existed_; }  // opened, not made

@@ -33,7 +33,7 @@ class ExecutorManagerTest : public ::testing::Test, public Environment {
     EXPECT_EQ(em_.Register(node, "f", limits), Reason::kNone);
     for (int i = 0; i < workers; ++i) Ready(node);
   }
-  void Ready(NodeId node) { em_.Ready({node, 0, 1}); }
+  void Ready(NodeId node) { em_.Ready({node, next_lane_++, 1}); }
   // A call of node 0, answered in `lane`; its input stands in an extent of that number.
   InvocationId Call(std::uint16_t lane, TimeNs deadline_ns = 1000) {
     const auto id =
@@ -43,6 +43,7 @@ class ExecutorManagerTest : public ::testing::Test, public Environment {
   }
 
   ExecutorManager em_{this};
+  std::uint16_t next_lane_ = 0;  // of workers
   TimeNs now_ns_ = 0;
   std::set<NodeId> owing_;
   std::set<NodeId> asked_;
@@ -209,6 +210,24 @@ TEST_F(ExecutorManagerTest, WorkersThatStopAreAnsweredAlsoWhenTheyAskLater) {
   EXPECT_EQ(em_.Register(1, "f", {}), Reason::kAlreadyRegistered);  // serves again
   Ready(1);
   EXPECT_EQ(answers_.size(), 2u);
+}
+
+TEST_F(ExecutorManagerTest, ALaneThatAsksAgainIsOneWorker) {
+  Host(1, 0, {.max_concurrency = 9});
+  for (int i = 0; i < 100; ++i) em_.Ready({1, 3, 1});
+  Call(1);
+  Call(2);
+  EXPECT_EQ(delivered_.size(), 1u);
+}
+
+TEST_F(ExecutorManagerTest, NamesOfFunctionsGoWithTheirLastNode) {
+  for (int i = 0; i < 100'000; ++i) {
+    EXPECT_EQ(em_.Register(1, "function " + std::to_string(i), {}), Reason::kNone);
+    em_.ForgetNode(1);
+  }
+  EXPECT_FALSE(em_.FindFunction("function 5").has_value());
+  Host(1);
+  EXPECT_LT(*em_.FindFunction("f"), 10u) << "identifiers were not reused";
 }
 
 TEST_F(ExecutorManagerTest, AFullQueueRefusesAndReleases) {
