@@ -4,9 +4,9 @@
 #include <array>
 #include <bit>
 
-#include "daemon/lazy_array.h"
 #include "fabric/check.h"
 #include "fabric/extent.h"
+#include "fabric/lazy_array.h"
 
 namespace apta::daemon {
 namespace {
@@ -270,8 +270,8 @@ struct ObjectManager::State {
 
   const std::uint64_t begin;
   const std::uint64_t page_count;
-  LazyArray<Page> page;
-  LazyArray<Slab> slab;  // by slab-aligned page
+  fabric::LazyArray<Page> page;
+  fabric::LazyArray<Slab> slab;  // by slab-aligned page
   std::array<std::array<std::uint32_t, kSecondLevels>, kFirstLevels> free_list;
   std::uint64_t first_level = 0;
   std::array<std::uint32_t, kFirstLevels> second_level{};

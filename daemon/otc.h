@@ -26,8 +26,8 @@
 #include <array>
 #include <cstdint>
 
-#include "daemon/lazy_array.h"
 #include "daemon/node_set.h"
+#include "fabric/lazy_array.h"
 
 namespace apta::daemon {
 
@@ -88,7 +88,7 @@ class Otc {
   int shift_;  // of the hash, to a slot
   std::uint64_t max_entries_;
   std::uint64_t live_entries_ = 0;
-  LazyArray<Entry> entry_;
+  fabric::LazyArray<Entry> entry_;
   NodeSet untracked_;
   std::array<std::uint64_t, fabric::kMaxNodes> shared_entries_{};  // by node
 };

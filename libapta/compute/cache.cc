@@ -27,7 +27,7 @@ Cache::Cache(const fabric::IndexView& view, std::uint64_t limit_bytes, int shard
       emulates_link_(emulates_link),
       holds_(port->holds()),
       pins_(pins),
-      bucket_(new Bucket[BucketsFor(limit_bytes)]()),
+      bucket_(BucketsFor(limit_bytes)),
       bucket_mask_(BucketsFor(limit_bytes) - 1),
       shards_(shards) {
   for (int shard = 0; shard < shards; ++shard) {
@@ -270,7 +270,9 @@ void Cache::EvictToLimit() {
 void Cache::Clear() {
   std::lock_guard<std::mutex> lock(mutex_);
   for (std::uint64_t b = 0; b <= bucket_mask_; ++b) {
-    for (auto& word : bucket_[b].word) word.store(0);
+    for (auto& word : bucket_[b].word) {
+      if (word.load() != 0) word.store(0);  // a store would cost the page its memory
+    }
   }
   counters_.objects = 0;
   counters_.bytes = 0;

@@ -30,6 +30,7 @@
 #include "compute/pins.h"
 #include "fabric/clock.h"
 #include "fabric/index.h"
+#include "fabric/lazy_array.h"
 #include "fabric/port.h"
 
 namespace apta::compute {
@@ -135,8 +136,8 @@ class Cache {
   const bool emulates_link_;
   fabric::HoldTable* const holds_;
   PinDomain* const pins_;
-  std::unique_ptr<Bucket[]> bucket_;
-  std::uint64_t bucket_mask_;
+  fabric::LazyArray<Bucket> bucket_;  // zero = empty; its pages cost nothing until they are used
+  const std::uint64_t bucket_mask_;
 
   std::array<std::optional<ShardDrain>, fabric::kMaxShards> drains_;
   const int shards_;

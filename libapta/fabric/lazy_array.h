@@ -9,7 +9,7 @@
 
 #include "fabric/check.h"
 
-namespace apta::daemon {
+namespace apta::fabric {
 
 template <typename T>
 class LazyArray {
@@ -37,4 +37,4 @@ class LazyArray {
   std::size_t count_ = 0;
 };
 
-}  // namespace apta::daemon
+}  // namespace apta::fabric

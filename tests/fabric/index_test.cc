@@ -1,0 +1,207 @@
+#include "fabric/index.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <atomic>
+#include <cstring>
+#include <map>
+#include <string>
+#include <thread>
+
+#include "fabric/hash.h"
+
+namespace apta::fabric {
+namespace {
+
+constexpr std::uint64_t kRegionBytes = 16 << 20;
+
+class IndexTest : public ::testing::Test {
+ protected:
+  IndexTest() {
+    void* data =
+        mmap(nullptr, kRegionBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    region_ = static_cast<std::byte*>(data);
+    FormatSuperblock(superblock(), kRegionBytes, 1, 1, 2);
+    heap_ = superblock()->heap_offset;
+    writer_.emplace(region_, *superblock(), [this] { return heap_full_ ? 0 : Take(64); });
+  }
+  ~IndexTest() override { munmap(region_, kRegionBytes); }
+
+  Superblock* superblock() { return reinterpret_cast<Superblock*>(region_); }
+  const IndexView& view() const { return writer_->view(); }
+  std::uint64_t Take(std::uint64_t bytes) {
+    const std::uint64_t offset = heap_;
+    heap_ += AlignUp(bytes, kCacheLineBytes);
+    return offset;
+  }
+  std::uint64_t MakeExtent(std::string_view key, std::uint64_t version, std::uint64_t hash) {
+    const std::uint64_t extent = Take(ExtentBytes(key.size(), 0));
+    auto* header = reinterpret_cast<ExtentHeader*>(region_ + extent);
+    *header = {.version = version,
+               .payload_bytes = 0,
+               .key_hash = hash,
+               .checksum = 0,
+               .payload_offset = static_cast<std::uint32_t>(PayloadOffset(key.size(), 0)),
+               .key_bytes = static_cast<std::uint16_t>(key.size()),
+               .reserved = 0};
+    std::memcpy(header + 1, key.data(), key.size());
+    return extent;
+  }
+  void Put(const std::string& key, std::uint64_t version, std::uint64_t hash) {
+    IndexSlot* slot = writer_->FindWritable(hash, key);
+    if (slot == nullptr) slot = writer_->Reserve(hash);
+    ASSERT_NE(slot, nullptr);
+    IndexWriter::Commit(slot, hash, MakeExtent(key, version, hash));
+  }
+  std::uint64_t VersionOf(const std::string& key, std::uint64_t hash) {
+    const auto entry = view().FindUnregistered(hash, key);
+    const IndexSlot* slot = view().Find(hash, key);
+    EXPECT_EQ(entry.has_value(), slot != nullptr);
+    return entry ? entry->version : 0;
+  }
+
+  std::byte* region_;
+  std::uint64_t heap_;
+  bool heap_full_ = false;
+  std::optional<IndexWriter> writer_;
+};
+
+TEST_F(IndexTest, KeysAreFoundReplacedAndErased) {
+  for (int i = 0; i < 20'000; ++i) {
+    const std::string key = "key " + std::to_string(i);
+    Put(key, static_cast<std::uint64_t>(i) + 1, KeyHash(key));
+  }
+  for (int i = 0; i < 20'000; i += 3) {
+    const std::string key = "key " + std::to_string(i);
+    IndexWriter::Erase(writer_->FindWritable(KeyHash(key), key));
+  }
+  std::map<std::string, std::uint64_t> seen;
+  view().ForEachSlot([&](const IndexSlot& slot) {
+    if (const auto entry = view().ReadUnregistered(slot)) seen[entry->key] = entry->version;
+  });
+  for (int i = 0; i < 20'000; ++i) {
+    const std::string key = "key " + std::to_string(i);
+    const std::uint64_t version = i % 3 == 0 ? 0 : static_cast<std::uint64_t>(i) + 1;
+    ASSERT_EQ(VersionOf(key, KeyHash(key)), version);
+    ASSERT_EQ(seen.contains(key), version != 0);
+  }
+}
+
+TEST_F(IndexTest, KeysWithOneHashAreToldApart) {
+  constexpr std::uint64_t kHash = 0xabcd'0000'0000'0005;
+  for (int i = 1; i <= 30; ++i)
+    Put("key " + std::to_string(i), static_cast<std::uint64_t>(i), kHash);
+  for (int i = 1; i <= 30; ++i) {
+    EXPECT_EQ(VersionOf("key " + std::to_string(i), kHash), static_cast<std::uint64_t>(i));
+  }
+  EXPECT_EQ(VersionOf("key 31", kHash), 0u);
+  int overflow_buckets = 0;
+  view().ForEachOverflowBucket([&](std::uint64_t) { ++overflow_buckets; });
+  EXPECT_EQ(overflow_buckets, 4);  // 30 keys in buckets of 7
+}
+
+TEST_F(IndexTest, AFullHeapRefusesAnotherBucketAndKeepsWhatIsThere) {
+  heap_full_ = true;
+  for (int i = 0; i < IndexBucket::kSlots; ++i) Put("key " + std::to_string(i), 1, 7);
+  EXPECT_EQ(writer_->Reserve(7), nullptr);
+  EXPECT_EQ(VersionOf("key 3", 7), 1u);
+}
+
+TEST_F(IndexTest, GarbageInSlotsLinksAndHeadersIsNotFollowed) {
+  auto* bucket = reinterpret_cast<IndexBucket*>(region_ + superblock()->index_offset);
+  const std::uint64_t hash = 0x1111'0000'0000'0000;  // of bucket 0
+  for (const std::uint64_t offset :
+       {std::uint64_t{64}, kRegionBytes, kRegionBytes - 64, std::uint64_t{1} << 50}) {
+    bucket->slot[0].store(MakeIndexSlot(hash, offset));
+    EXPECT_EQ(view().Find(hash, "key"), nullptr);
+    EXPECT_FALSE(view().FindUnregistered(hash, "key"));
+  }
+  const std::uint64_t extent = MakeExtent("key", 1, hash);
+  bucket->slot[0].store(MakeIndexSlot(hash, extent));
+  EXPECT_NE(view().Find(hash, "key"), nullptr);
+  auto* header = reinterpret_cast<ExtentHeader*>(region_ + extent);
+  header->key_bytes = 60'000;
+  EXPECT_EQ(view().Find(hash, "key"), nullptr);
+  EXPECT_FALSE(view().FindUnregistered(hash, "key"));
+  header->key_bytes = 3;
+  header->payload_bytes = ~std::uint64_t{0};
+  EXPECT_EQ(view().Find(hash, "key"), nullptr);
+  // A chain that bites its tail ends all the same.
+  const std::uint64_t overflow = Take(64);
+  bucket->overflow_offset.store(overflow);
+  reinterpret_cast<IndexBucket*>(region_ + overflow)->overflow_offset.store(overflow);
+  EXPECT_EQ(view().Find(hash, "key"), nullptr);
+  bucket->overflow_offset.store(12345);
+  EXPECT_EQ(view().Find(hash, "key"), nullptr);
+}
+
+TEST_F(IndexTest, AnUnregisteredReaderNeverSeesATornEntry) {
+  // Two extents take turns under one key; key length and payload size follow from the version.
+  const std::uint64_t extents[2] = {Take(4096), Take(4096)};
+  const std::uint64_t hash = 99;
+  IndexSlot* slot = writer_->Reserve(hash);
+  std::atomic<bool> stop{false};
+  std::atomic<int> torn{0}, seen{0};
+  std::thread reader([&] {
+    while (!stop.load()) {
+      const auto entry = view().ReadUnregistered(*slot);
+      if (!entry) continue;
+      ++seen;
+      const std::string key(entry->version % 100 + 1, static_cast<char>('a' + entry->version % 26));
+      torn += entry->key != key || entry->payload_bytes != entry->version % 1000;
+    }
+  });
+  for (std::uint64_t version = 1; version < 100'000 || seen.load() < 100; ++version) {
+    const std::uint64_t extent = extents[version % 2];
+    auto* header = reinterpret_cast<ExtentHeader*>(region_ + extent);
+    // As the OPC does it; word by word, so that the reader's loads are the only racing ones.
+    std::atomic_ref<std::uint64_t>(header->version).exchange(0, std::memory_order_acq_rel);
+    std::byte image[160] = {};
+    ExtentHeader fresh = {.version = 0,
+                          .payload_bytes = version % 1000,
+                          .key_hash = hash,
+                          .checksum = 0,
+                          .payload_offset = 0,
+                          .key_bytes = static_cast<std::uint16_t>(version % 100 + 1),
+                          .reserved = 0};
+    std::memcpy(image, &fresh, sizeof(fresh));
+    std::memset(image + sizeof(fresh), static_cast<int>('a' + version % 26), version % 100 + 1);
+    for (std::size_t i = 8; i < sizeof(image); i += 8) {
+      std::uint64_t word;
+      std::memcpy(&word, image + i, 8);
+      std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(region_ + extent + i))
+          .store(word, std::memory_order_relaxed);
+    }
+    std::atomic_ref<std::uint64_t>(header->version).store(version, std::memory_order_release);
+    IndexWriter::Commit(slot, hash, extent);
+  }
+  stop = true;
+  reader.join();
+  EXPECT_EQ(torn, 0);
+}
+
+TEST_F(IndexTest, ASuperblockThatDoesNotFitItsMemoryIsRefused) {
+  EXPECT_TRUE(superblock()->Validate(kRegionBytes).ok());
+  EXPECT_TRUE(absl::IsDataLoss(superblock()->Validate(kRegionBytes - 1)));
+  const auto refused_with = [&](auto&& damage) {
+    alignas(Superblock) std::byte copy[sizeof(Superblock)];
+    std::memcpy(copy, region_, sizeof(copy));
+    auto* damaged = reinterpret_cast<Superblock*>(copy);
+    damage(damaged);
+    return damaged->Validate(kRegionBytes).code();
+  };
+  using absl::StatusCode;
+  EXPECT_EQ(refused_with([](auto* s) { s->magic = 0; }), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(refused_with([](auto* s) { s->layout_version = 2; }), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(refused_with([](auto* s) { s->shards = 0; }), StatusCode::kDataLoss);
+  EXPECT_EQ(refused_with([](auto* s) { s->shards = 99; }), StatusCode::kDataLoss);
+  EXPECT_EQ(refused_with([](auto* s) { s->index_buckets = 1000; }), StatusCode::kDataLoss);
+  EXPECT_EQ(refused_with([](auto* s) { s->index_buckets = 1ull << 40; }), StatusCode::kDataLoss);
+  EXPECT_EQ(refused_with([](auto* s) { s->index_offset = 64; }), StatusCode::kDataLoss);
+  EXPECT_EQ(refused_with([](auto* s) { s->heap_offset = 4096; }), StatusCode::kDataLoss);
+  EXPECT_EQ(refused_with([](auto* s) { s->heap_offset = kRegionBytes; }), StatusCode::kDataLoss);
+}
+
+}  // namespace
+}  // namespace apta::fabric
