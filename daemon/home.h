@@ -143,7 +143,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void OnReleased(std::uint64_t extent, std::uint64_t extent_bytes) override;
 
   // scheduler::Environment
-  bool OwesAcknowledgement(NodeId node) const override { return oic_.Outstanding(node) != 0; }
+  bool OwesAcknowledgement(NodeId node) const override { return oic_.Owes(node); }
   void AskForAcknowledgements(NodeId node) override;
   void Deliver(const scheduler::Waiter& worker, const scheduler::Delivery& delivery) override;
   void Answer(const scheduler::Waiter& waiter, const scheduler::Outcome& outcome) override;

@@ -265,6 +265,12 @@ void Home::EndCall(const Upload& upload, TimeNs now_ns) {
     executor_->Poll(now_ns);
     return;
   }
+  // Its last node may have gone while the input was on its way.
+  if (!executor_->IsOffered(upload.function)) {
+    Release(payload);
+    Fail(from, StatusCode::kNotFound, Reason::kNoSuchFunction);
+    return;
+  }
   const bool waits = upload.op == Op::kCall;
   const TimeNs deadline_ns = now_ns + std::min<TimeNs>(upload.argument, TimeNs{1} << 60);
   const auto id = executor_->Call(from.node, waits ? std::optional(from) : std::nullopt,

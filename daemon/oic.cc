@@ -18,7 +18,7 @@ void Oic::AttachNode(NodeId node) {
   Node& state = node_[node];
   APTA_CHECK(!attached_.Contains(node));
   attached_.Add(node);
-  state.issued = state.acked = state.drop_all = 0;
+  state.issued = state.acked = state.last_of_others = state.drop_all = 0;
   state.round_of.assign(kRecords, kNoRound);
 }
 
@@ -65,6 +65,7 @@ void Oic::IssueTo(NodeId node, RoundIndex index, std::uint64_t version) {
   Node& state = node_[node];
   const std::uint64_t sequence = ++state.issued;
   owing_.Add(node);
+  if (node != round_[index].writer) state.last_of_others = sequence;
   // Invariant 1; and once a mark is out, later records follow only when it was acknowledged, so
   // that "everything up to s" stays one mark.
   const bool room = sequence - state.acked <= kRecords && state.acked >= state.drop_all;

@@ -71,6 +71,9 @@ class Oic {
 
   std::uint64_t Issued(NodeId node) const { return node_[node].issued; }
   std::uint64_t Outstanding(NodeId node) const { return node_[node].issued - node_[node].acked; }
+  // Whether the scheduler must wait for the node. Records of the node's own puts do not count: it
+  // replaces its own entry before the put returns (protocol.md).
+  bool Owes(NodeId node) const { return node_[node].last_of_others > node_[node].acked; }
   const NodeSet& owing() const { return owing_; }
   // The directory may list a dead node until it has been forgotten there: such a node holds
   // nothing.
@@ -98,6 +101,7 @@ class Oic {
   struct Node {
     std::uint64_t issued = 0;
     std::uint64_t acked = 0;
+    std::uint64_t last_of_others = 0;  // the last record that was not of the node's own put
     std::uint64_t drop_all = 0;        // records up to here were replaced by a mark
     std::vector<RoundIndex> round_of;  // by sequence % kRecords
   };

@@ -1,5 +1,6 @@
 #include "daemon/opc.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 
@@ -25,7 +26,7 @@ std::uint64_t Opc::Begin(std::uint64_t key_hash, std::string_view key,
       static_cast<std::uint32_t>(fabric::PayloadOffset(key.size(), payload_bytes));
   header->key_bytes = static_cast<std::uint16_t>(key.size());
   header->reserved = 0;
-  std::memcpy(header + 1, key.data(), key.size());
+  std::copy(key.begin(), key.end(), reinterpret_cast<char*>(header + 1));
   return extent;
 }
 

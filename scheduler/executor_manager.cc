@@ -20,28 +20,22 @@ Reason ExecutorManager::Register(NodeId node, std::string_view function,
   if (known != function_id_.end()) {
     id = known->second;
   } else {
-    id = static_cast<FunctionId>(function_.size());
-    if (free_functions_.empty()) {
-      function_.emplace_back();
-    } else {
-      id = free_functions_.back();
-      free_functions_.pop_back();
-    }
+    id = ++last_function_;
     function_[id].name = function;
-    function_id_.emplace(function_[id].name, id);
+    function_id_.emplace(std::string(function), id);
   }
   node_[node].functions.push_back({id, limits});
-  function_[id].nodes.push_back(node);
+  function_.at(id).nodes.push_back(node);
   return Reason::kNone;
 }
 
 // Invariant 4.
 void ExecutorManager::DropIfUnused(FunctionId function) {
-  FunctionState& state = function_[function];
-  if (!state.nodes.empty() || state.invocations > 0) return;
-  function_id_.erase(state.name);
-  state = FunctionState{};
-  free_functions_.push_back(function);
+  const auto entry = function_.find(function);
+  if (entry == function_.end()) return;  // went with its last invocation
+  if (!entry->second.nodes.empty() || entry->second.invocations > 0) return;
+  function_id_.erase(entry->second.name);
+  function_.erase(entry);
 }
 
 void ExecutorManager::Ready(const Waiter& worker) {
@@ -84,8 +78,13 @@ void ExecutorManager::Finish(NodeId node, InvocationId id, absl::StatusCode code
 
 std::optional<FunctionId> ExecutorManager::FindFunction(std::string_view function) const {
   const auto entry = function_id_.find(std::string(function));
-  if (entry == function_id_.end() || function_[entry->second].nodes.empty()) return std::nullopt;
+  if (entry == function_id_.end() || !IsOffered(entry->second)) return std::nullopt;
   return entry->second;
+}
+
+bool ExecutorManager::IsOffered(FunctionId function) const {
+  const auto entry = function_.find(function);
+  return entry != function_.end() && !entry->second.nodes.empty();
 }
 
 std::optional<InvocationId> ExecutorManager::Call(NodeId caller, std::optional<Waiter> waiter,
@@ -101,7 +100,7 @@ std::optional<InvocationId> ExecutorManager::Call(NodeId caller, std::optional<W
                                      .waiter = waiter,
                                      .input = input,
                                      .deadline_ns = deadline_ns});
-  ++function_[function].invocations;
+  ++function_.at(function).invocations;
   SetDeadline(id, deadline_ns);
   Enqueue(id, /*in_front=*/false);
   PlaceQueued(function, now_ns);
@@ -142,7 +141,9 @@ void ExecutorManager::Forget(NodeId caller, InvocationId id) {
 
 void ExecutorManager::ForgetNode(NodeId node) {
   const std::vector<LocalFunction> functions = std::move(node_[node].functions);
-  for (const LocalFunction& local : functions) std::erase(function_[local.function].nodes, node);
+  for (const LocalFunction& local : functions) {
+    std::erase(function_.at(local.function).nodes, node);
+  }
   node_[node] = Node{};
   std::vector<InvocationId> orphaned;
   std::vector<InvocationId> lost;
@@ -150,11 +151,12 @@ void ExecutorManager::ForgetNode(NodeId node) {
     if (invocation.caller == node) orphaned.push_back(id);
     // A queued one that nobody is left to run ends now, not at its deadline.
     const bool is_queued = !invocation.runs_on && !invocation.ended;
-    if (invocation.runs_on == node || (is_queued && function_[invocation.function].nodes.empty())) {
+    if (invocation.runs_on == node || (is_queued && !IsOffered(invocation.function))) {
       lost.push_back(id);
     }
   }
-  for (const InvocationId id : lost) Lose(id);
+  // Backwards, because each goes to the front of its queue.
+  for (auto id = lost.rbegin(); id != lost.rend(); ++id) Lose(*id);
   for (const InvocationId id : orphaned) Forget(node, id);
   for (const LocalFunction& local : functions) DropIfUnused(local.function);
 }
@@ -168,7 +170,7 @@ void ExecutorManager::Lose(InvocationId id) {
     EraseIfDone(id);
     return;
   }
-  const bool can_run_again = !function_[invocation.function].nodes.empty() &&
+  const bool can_run_again = IsOffered(invocation.function) &&
                              invocation.attempts < invocation.max_attempts;
   if (was_running && can_run_again) {
     Enqueue(id, /*in_front=*/true);
@@ -188,15 +190,15 @@ int ExecutorManager::Poll(TimeNs now_ns) {
     ++moved;
   }
   if (queued_ == 0) return moved;
-  for (FunctionId function = 0; function < function_.size(); ++function) {
-    if (!function_[function].queue.empty()) moved += PlaceQueued(function, now_ns);
+  for (const auto& [function, state] : function_) {
+    if (!state.queue.empty()) moved += PlaceQueued(function, now_ns);
   }
   return moved;
 }
 
 int ExecutorManager::PlaceQueued(FunctionId function, TimeNs now_ns) {
   int placed = 0;
-  std::deque<InvocationId>& queue = function_[function].queue;
+  std::deque<InvocationId>& queue = function_.at(function).queue;
   while (!queue.empty() && PlaceOne(function, queue.front(), now_ns)) {
     queue.pop_front();
     --queued_;
@@ -208,7 +210,7 @@ int ExecutorManager::PlaceQueued(FunctionId function, TimeNs now_ns) {
 bool ExecutorManager::PlaceOne(FunctionId function, InvocationId id, TimeNs now_ns) {
   std::array<Candidate, fabric::kMaxNodes> candidate;
   std::size_t candidates = 0;
-  for (const NodeId node : function_[function].nodes) {
+  for (const NodeId node : function_.at(function).nodes) {
     const LocalFunction& local = *FindLocal(node, function);
     candidate[candidates++] = {node,
                                environment_->OwesAcknowledgement(node),
@@ -254,7 +256,7 @@ ExecutorManager::LocalFunction* ExecutorManager::FindLocal(NodeId node, Function
 }
 
 void ExecutorManager::Enqueue(InvocationId id, bool in_front) {
-  std::deque<InvocationId>& queue = function_[invocation_.at(id).function].queue;
+  std::deque<InvocationId>& queue = function_.at(invocation_.at(id).function).queue;
   if (in_front) {
     queue.push_front(id);
   } else {
@@ -271,7 +273,7 @@ void ExecutorManager::StopRunning(Invocation* invocation) {
 }
 
 void ExecutorManager::Dequeue(InvocationId id) {
-  std::erase(function_[invocation_.at(id).function].queue, id);
+  std::erase(function_.at(invocation_.at(id).function).queue, id);
   --queued_;
 }
 
@@ -310,14 +312,14 @@ void ExecutorManager::EraseIfDone(InvocationId id) {
   if (invocation.outcome) return;
   const FunctionId function = invocation.function;
   invocation_.erase(id);
-  --function_[function].invocations;
+  --function_.at(function).invocations;
   DropIfUnused(function);
 }
 
 std::vector<std::string> ExecutorManager::FunctionsOf(NodeId node) const {
   std::vector<std::string> names;
   for (const LocalFunction& local : node_[node].functions) {
-    names.push_back(function_[local.function].name);
+    names.push_back(function_.at(local.function).name);
   }
   return names;
 }

@@ -38,7 +38,7 @@ using fabric::FunctionLimits;
 using fabric::NodeId;
 using fabric::TimeNs;
 using InvocationId = std::uint64_t;
-using FunctionId = std::uint32_t;
+using FunctionId = std::uint64_t;  // never used twice
 
 // An extent that carries an input, a result, or an error's message. extent 0 = empty.
 struct Payload {
@@ -100,8 +100,11 @@ class ExecutorManager {
   void Finish(NodeId node, InvocationId id, absl::StatusCode code, Payload payload);
 
   std::optional<FunctionId> FindFunction(std::string_view function) const;
+  // Whether some node still has it.
+  bool IsOffered(FunctionId function) const;
   // Queues an invocation. `waiter` gets the outcome as soon as it is known; nullopt: somebody
   // will Wait. nullopt result: the queue is full, and `input` has been released.
+  // REQUIRES: IsOffered(function).
   std::optional<InvocationId> Call(NodeId caller, std::optional<Waiter> waiter, FunctionId function,
                                    Payload input, TimeNs deadline_ns, TimeNs now_ns);
   // Only the caller's node may ask. False: no such invocation.
@@ -121,6 +124,7 @@ class ExecutorManager {
   }
 
   std::vector<std::string> FunctionsOf(NodeId node) const;
+  std::size_t known_functions() const { return function_.size(); }
   std::uint64_t RunningOn(NodeId node) const { return node_[node].running; }
 
  private:
@@ -171,8 +175,8 @@ class ExecutorManager {
   Environment* environment_;
   std::array<Node, fabric::kMaxNodes> node_;
   absl::flat_hash_map<std::string, FunctionId> function_id_;
-  std::vector<FunctionState> function_;
-  std::vector<FunctionId> free_functions_;
+  std::map<FunctionId, FunctionState> function_;  // ordered, as invocation_
+  FunctionId last_function_ = 0;
   std::map<InvocationId, Invocation> invocation_;  // ordered: iteration must be deterministic
   std::multimap<TimeNs, InvocationId> by_deadline_;
   InvocationId last_id_ = 0;

@@ -79,7 +79,7 @@ void Cache::Apply(int shard, fabric::TimeNs now_ns) {
   if (issued == applied) return;
   const std::uint64_t drop_all = drain.ring.DropAll();  // after Issued: see InvalidationDrain
   if (drop_all > applied) {
-    DropAll(shard, drop_all);
+    DropAll(shard, applied + 1);
     applied = drop_all;
   }
   while (applied < issued) {
@@ -114,8 +114,10 @@ void Cache::ApplyOne(std::uint64_t sequence, const Invalidation& invalidation) {
   }
 }
 
-// The ring has overflowed: everything up to `sequence` has no record of its own.
-void Cache::DropAll(int shard, std::uint64_t sequence) {
+// The ring has overflowed: from `first` on, not everything has a record that we could look at. Any
+// of it may have superseded what a fill that is under way brings, so none of it is acknowledged
+// before (invariant 2).
+void Cache::DropAll(int shard, std::uint64_t first) {
   for (std::uint64_t b = 0; b <= bucket_mask_; ++b) {
     for (int slot = 0; slot < Bucket::kSlots; ++slot) {
       if ((bucket_[b].word[slot].load() & ~kVisited) != 0) EmptySlot(&bucket_[b], slot);
@@ -123,7 +125,7 @@ void Cache::DropAll(int shard, std::uint64_t sequence) {
   }
   for (const std::shared_ptr<Fill>& fill : fills_) {
     if (fill->shard_ != shard) continue;
-    if (fill->overtaken_by_version_ == 0) fill->overtaken_at_sequence_ = sequence;
+    if (fill->overtaken_by_version_ == 0) fill->overtaken_at_sequence_ = first;
     fill->overtaken_by_version_ = ~std::uint64_t{0};  // by what, nobody knows
   }
   for (const std::uint64_t extent : pins_->WatchAll()) Hold(extent);
@@ -218,7 +220,6 @@ std::uint64_t Cache::PayloadBytesAt(std::uint64_t extent) const {
 
 void Cache::Insert(std::uint64_t key_hash, std::uint64_t version, std::uint64_t extent) {
   const std::uint64_t bytes = PayloadBytesAt(extent);
-  if (bytes > limit_bytes_) return;
   Bucket& bucket = BucketOf(key_hash);
   // The object's own slot, else an empty one, else one that nobody looked at, else any.
   int chosen = 0;
@@ -232,6 +233,10 @@ void Cache::Insert(std::uint64_t key_hash, std::uint64_t version, std::uint64_t 
     if (rank >= best_rank) continue;
     best_rank = rank;
     chosen = slot;
+  }
+  if (bytes > limit_bytes_) {
+    if (best_rank == 0) EmptySlot(&bucket, chosen);  // it is old now, whatever replaces it
+    return;
   }
   if (best_rank != 1) EmptySlot(&bucket, chosen);
   if (best_rank >= 2) ++counters_.evictions;

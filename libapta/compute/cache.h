@@ -123,7 +123,7 @@ class Cache {
   std::uint64_t VersionAt(std::uint64_t extent) const;
   std::uint64_t PayloadBytesAt(std::uint64_t extent) const;
   void ApplyOne(std::uint64_t sequence, const fabric::Invalidation& invalidation);
-  void DropAll(int shard, std::uint64_t sequence);
+  void DropAll(int shard, std::uint64_t first);
   void Acknowledge(int shard);
   void Insert(std::uint64_t key_hash, std::uint64_t version, std::uint64_t extent);
   void EmptySlot(Bucket* bucket, int slot);

@@ -57,7 +57,14 @@ void PinSlot::Share(std::uint64_t references) {
   word_.fetch_add(references, std::memory_order_relaxed);
 }
 
-PinSlot* PinSlot::PinAgain() { return TableOf(this)->domain()->ThreadTable()->Pin(extent()); }
+PinSlot* PinSlot::PinAgain() {
+  PinDomain* domain = TableOf(this)->domain();
+  PinTable* table = domain->ThreadTable();
+  // Not while tables are searched: the search could pass the new slot before it is taken, and the
+  // old one after it was dropped.
+  std::lock_guard<std::mutex> lock(domain->mutex_);
+  return table->Pin(extent());
+}
 
 void PinSlot::Drop() {
   PinTable* table = TableOf(this);

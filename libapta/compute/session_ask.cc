@@ -103,7 +103,8 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
       is_inline ? 0 : fabric::StagedPayloadOffset(question.key.size()) + question.payload.size();
   std::uint64_t staged = 0;
   if (!is_inline) {
-    std::memcpy(port_.staging(lane), question.key.data(), question.key.size());
+    std::copy(question.key.begin(), question.key.end(),
+              reinterpret_cast<char*>(port_.staging(lane)));
     staged = StageSome(lane, question, fabric::StagedPayloadOffset(question.key.size()),
                        std::min(staged_bytes, kSliceBytes));
     Lane* shared = port_.lane(lane);
@@ -127,9 +128,10 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
     request.argument = question.argument;
     request.key_bytes = static_cast<std::uint16_t>(question.key.size());
     if (is_inline) {
-      std::memcpy(request.body, question.key.data(), question.key.size());
-      std::memcpy(request.body + question.key.size(), question.payload.data(),
-                  question.payload.size());
+      // Either may be empty, and then it has no address.
+      std::copy(question.key.begin(), question.key.end(), reinterpret_cast<char*>(request.body));
+      std::copy(question.payload.begin(), question.payload.end(),
+                request.body + question.key.size());
     }
     if (link_.enabled()) request.visible_at_ns = visible_at_ns;
   };

@@ -241,7 +241,7 @@ TEST_F(CacheTest, AMarkInPlaceOfRecordsDropsEverythingAndHoldsWhatIsPinned) {
   EXPECT_EQ(Cached("key"), 0u);
   EXPECT_EQ(Cached("pinned"), 0u);
   EXPECT_TRUE(Holds(pinned_extent));
-  EXPECT_EQ(Acknowledged(), 4999u);  // a fill was under way
+  EXPECT_EQ(Acknowledged(), 0u) << "a fill is under way";
   const std::uint64_t filled = MakeExtent("filling", 4);
   cache_->EndFill(miss.fill, 4, filled, Table())->pin->Drop();
   EXPECT_EQ(Cached("filling"), 0u);
@@ -253,6 +253,40 @@ TEST_F(CacheTest, AMarkInPlaceOfRecordsDropsEverythingAndHoldsWhatIsPinned) {
   cache_->Apply(0, 0);
   EXPECT_EQ(Cached("key"), 0u);
   EXPECT_EQ(Acknowledged(), 5001u);
+}
+
+// The record that superseded what the fill brings was in the ring when it overflowed.
+TEST_F(CacheTest, AMarkAcknowledgesNothingThatAFillMayStillBring) {
+  const std::uint64_t old_extent = MakeExtent("key", 5);
+  const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash("key"));
+  Invalidate("another", 1, 0);
+  cache_->Apply(0, 0);
+  EXPECT_EQ(Acknowledged(), 1u);
+  Invalidate("key", 6, old_extent);
+  issued_ = 2000;
+  issuer_.IssueDropAll(issued_);
+  cache_->Apply(0, 0);
+  EXPECT_EQ(Acknowledged(), 1u) << "the home may reuse the extent before the fill has pinned it";
+  const auto pinned = cache_->EndFill(miss.fill, 5, old_extent, Table());
+  EXPECT_EQ(Acknowledged(), 2000u);
+  EXPECT_TRUE(Holds(old_extent));
+  EXPECT_EQ(Cached("key"), 0u);
+  pinned->pin->Drop();
+}
+
+TEST_F(CacheTest, APutThatIsTooLargeToCacheStillReplacesItsOwnEntry) {
+  Fill("key", 5, MakeExtent("key", 5))->pin->Drop();
+  const auto put = cache_->BeginPut(fabric::KeyHash("key"));
+  cache_->EndFill(put, 7, MakeExtent("key", 7, kLimitBytes + 1), nullptr);
+  EXPECT_EQ(Cached("key"), 0u);
+  EXPECT_EQ(cache_->counters().bytes, 0u);
+}
+
+TEST_F(CacheTest, AfterTheSessionNothingIsFound) {
+  Fill("key", 5, MakeExtent("key", 5))->pin->Drop();
+  cache_->Clear();
+  EXPECT_EQ(Cached("key"), 0u);
+  EXPECT_EQ(cache_->counters().objects, 0u);
 }
 
 TEST_F(CacheTest, BytesStayWithinTheLimitAndWhatIsUsedStaysLonger) {

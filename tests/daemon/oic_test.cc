@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <random>
 #include <set>
 #include <vector>
 
@@ -106,6 +107,26 @@ TEST_F(OicTest, AWritersOwnRecordFreesMemoryAndConcernsNoObserver) {
   EXPECT_TRUE(released_.contains(128));
 }
 
+TEST_F(OicTest, OnlyRecordsOfOthersConcernTheScheduler) {
+  Round(1, 64, {3}, /*writer=*/3);
+  EXPECT_FALSE(oic_.Owes(3));
+  EXPECT_EQ(oic_.Outstanding(3), 1u);
+  Round(2, 128, {2, 3}, /*writer=*/2);
+  Round(3, 192, {3}, /*writer=*/3);
+  EXPECT_TRUE(oic_.Owes(3));
+  EXPECT_FALSE(oic_.Owes(2));
+  Acknowledge(3, 1);
+  EXPECT_TRUE(oic_.Owes(3));
+  Acknowledge(3, 2);
+  EXPECT_FALSE(oic_.Owes(3));
+  EXPECT_FALSE(released_.contains(192));
+  Round(4, 256, {0, 3});
+  oic_.ForgetNode(3);
+  acknowledged_[3] = 0;
+  oic_.AttachNode(3);
+  EXPECT_FALSE(oic_.Owes(3));
+}
+
 TEST_F(OicTest, AnExtentOnAHoldTableStaysUntilItIsTakenOff) {
   Round(1, 64, {0, 1});
   holds_[0].insert(64);
@@ -158,6 +179,102 @@ TEST_F(OicTest, ADeadNodeOwesNothing) {
   acknowledged_[0] = 0;
   oic_.AttachNode(0);
   EXPECT_EQ(oic_.Outstanding(0), 0u);
+}
+
+TEST_F(OicTest, ANodeThatDiesBehindAMarkReleasesEveryRound) {
+  for (std::uint64_t i = 1; i <= kRecords + 10; ++i) Round(i, i * 64, {0});
+  EXPECT_GT(drop_all_[0], 0u);
+  oic_.ForgetNode(0);
+  EXPECT_EQ(released_.size(), kRecords + 10);
+  EXPECT_EQ(oic_.open_rounds(), 0u);
+  acknowledged_[0] = 0;
+  oic_.AttachNode(0);
+  Round(5, 8888 * 64, {0});
+  EXPECT_EQ(records_[0][1].old_extent, 8888u * 64);
+  Acknowledge(0, 1);
+  EXPECT_TRUE(released_.contains(8888 * 64));
+}
+
+TEST_F(OicTest, WhatStandsOnAHoldTableBehindAMarkStays) {
+  for (std::uint64_t i = 1; i <= kRecords + 10; ++i) Round(i, i * 64, {0});
+  holds_[0] = {64, (kRecords + 5) * 64};  // one of a record, one of the mark
+  Acknowledge(0, kRecords + 10);
+  EXPECT_EQ(released_.size(), kRecords + 8);
+  EXPECT_EQ(oic_.held_bytes(), 128u);
+  holds_[0].clear();
+  oic_.Poll();
+  EXPECT_EQ(oic_.open_rounds(), 0u);
+}
+
+// Any interleaving of rounds, acknowledgements, holds, lies and deaths: an extent is released when,
+// and only when, all its holders have acknowledged it, died, or let go of it.
+TEST_F(OicTest, RandomRunsReleaseExactlyWhatNobodyCanRead) {
+  std::mt19937_64 random(1);
+  struct Truth {
+    std::map<NodeId, std::uint64_t> owed;  // node -> sequence
+  };
+  std::map<std::uint64_t, Truth> truth;  // by extent
+  std::map<NodeId, std::uint64_t> issued;
+  std::uint64_t next_extent = 0;
+  for (int step = 0; step < 30'000; ++step) {
+    const auto node = static_cast<NodeId>(random() % 4);
+    switch (random() % 16) {
+      case 0: {  // dies, and the slot is used again
+        oic_.ForgetNode(node);
+        for (auto& [extent, one] : truth) one.owed.erase(node);
+        holds_[node].clear();
+        acknowledged_[node] = issued[node] = 0;
+        oic_.AttachNode(node);
+        break;
+      }
+      case 1:  // lies
+        acknowledged_[node] = random() % 2 == 0 ? issued[node] + 1 + random() % 9 : 0;
+        oic_.Poll();
+        acknowledged_[node] = issued[node] - oic_.Outstanding(node);
+        break;
+      case 2:
+      case 3: {  // acknowledges some, and goes on reading what it happens to read
+        const std::uint64_t from = acknowledged_[node];
+        if (from == issued[node]) break;
+        std::uint64_t to = from + 1 + random() % (issued[node] - from);
+        if (drop_all_[node] > from) to = issued[node];
+        for (auto& [extent, one] : truth) {
+          const auto owed = one.owed.find(node);
+          if (owed != one.owed.end() && owed->second <= to && random() % 4 == 0) {
+            holds_[node].insert(extent);
+          }
+        }
+        Acknowledge(node, to);
+        for (auto& [extent, one] : truth) {
+          const auto owed = one.owed.find(node);
+          if (owed != one.owed.end() && owed->second <= to) one.owed.erase(owed);
+        }
+        break;
+      }
+      case 4:
+        holds_[node].clear();
+        break;
+      default: {
+        std::initializer_list<NodeId> some[] = {{0}, {1, 2}, {0, 1, 2, 3}, {3}};
+        const auto& holders = some[random() % 4];
+        const std::uint64_t extent = ++next_extent * 64;
+        for (const NodeId holder : holders) truth[extent].owed[holder] = ++issued[holder];
+        Round(extent, extent, holders, static_cast<NodeId>(random() % 4));
+      }
+    }
+    oic_.Poll();
+    for (auto entry = truth.begin(); entry != truth.end();) {
+      const auto& [extent, one] = *entry;
+      bool is_held = !one.owed.empty();
+      for (NodeId holder = 0; holder < 4; ++holder) is_held |= holds_[holder].contains(extent);
+      ASSERT_EQ(released_.contains(extent), !is_held) << "extent " << extent << " step " << step;
+      entry = is_held ? std::next(entry) : truth.erase(entry);
+    }
+    ASSERT_EQ(oic_.open_rounds(), truth.size());
+    for (NodeId each = 0; each < 4; ++each) {
+      ASSERT_EQ(oic_.Outstanding(each), issued[each] - acknowledged_[each]);
+    }
+  }
 }
 
 TEST_F(OicTest, ALyingAcknowledgementIsNotBelieved) {

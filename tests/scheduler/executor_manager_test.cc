@@ -220,14 +220,47 @@ TEST_F(ExecutorManagerTest, ALaneThatAsksAgainIsOneWorker) {
   EXPECT_EQ(delivered_.size(), 1u);
 }
 
-TEST_F(ExecutorManagerTest, NamesOfFunctionsGoWithTheirLastNode) {
+TEST_F(ExecutorManagerTest, LostInvocationsKeepTheirOrder) {
+  Host(1, /*workers=*/3, {.max_concurrency = 3});
+  Host(2, /*workers=*/0, {.max_concurrency = 9});
+  Call(1);
+  Call(2);
+  Call(3);
+  Call(4);
+  em_.ForgetNode(1);
+  for (int i = 0; i < 4; ++i) Ready(2);
+  delivered_.clear();
+  em_.Poll(1);
+  ASSERT_EQ(delivered_.size(), 4u);
+  for (std::uint64_t i = 0; i < 4; ++i) EXPECT_EQ(delivered_[i].second.input.extent, i + 1);
+}
+
+TEST_F(ExecutorManagerTest, NamesOfFunctionsGoWithTheirLastNodeAndInvocation) {
   for (int i = 0; i < 100'000; ++i) {
     EXPECT_EQ(em_.Register(1, "function " + std::to_string(i), {}), Reason::kNone);
     em_.ForgetNode(1);
   }
   EXPECT_FALSE(em_.FindFunction("function 5").has_value());
+  EXPECT_EQ(em_.known_functions(), 0u);
   Host(1);
-  EXPECT_LT(*em_.FindFunction("f"), 10u) << "identifiers were not reused";
+  Call(1);
+  em_.ForgetNode(1);  // the function's last node and its last invocation at once
+  EXPECT_EQ(answers_.size(), 1u);
+  EXPECT_EQ(em_.known_functions(), 0u);
+  EXPECT_EQ(em_.Register(1, "a", {}), Reason::kNone);
+  EXPECT_EQ(em_.Register(1, "b", {}), Reason::kNone);
+  EXPECT_NE(em_.FindFunction("a"), em_.FindFunction("b"));
+}
+
+// A call's input may be on its way while the last node that has the function dies.
+TEST_F(ExecutorManagerTest, AnIdentifierNeverMeansAnotherFunction) {
+  Host(1);
+  const FunctionId f = *em_.FindFunction("f");
+  EXPECT_TRUE(em_.IsOffered(f));
+  em_.ForgetNode(1);
+  EXPECT_EQ(em_.Register(1, "g", {}), Reason::kNone);
+  EXPECT_NE(em_.FindFunction("g"), f);
+  EXPECT_FALSE(em_.IsOffered(f));
 }
 
 TEST_F(ExecutorManagerTest, AFullQueueRefusesAndReleases) {
