@@ -23,7 +23,7 @@ class Osc {
     }
   };
 
-  explicit Osc(Pool* pool, int shard) : pool_(pool), share_(&pool->share(shard)) {}
+  Osc(Pool* pool, int shard) : share_(&pool->share(shard)) {}
 
   std::optional<Served> Translate(std::uint64_t key_hash, std::string_view key) const {
     fabric::IndexSlot* slot = share_->index.FindWritable(key_hash, key);
@@ -34,7 +34,6 @@ class Osc {
   }
 
  private:
-  Pool* pool_;
   HeapShare* share_;
 };
 

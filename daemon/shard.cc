@@ -23,6 +23,9 @@ constexpr int kBatch = 16;
 // The clock is read once in so many polls: deadlines are a matter of milliseconds.
 constexpr std::uint32_t kPollsPerClockReading = 32;
 
+// No emulated link takes nearly as long; a stamp beyond it is no stamp.
+constexpr TimeNs kLongestFlightNs = 10'000'000'000;
+
 absl::Status AddToEpoll(int epoll, int fd) {
   epoll_event event{};
   event.events = EPOLLIN | EPOLLET;  // never read: see Doorbell
@@ -130,10 +133,13 @@ int Shard::PollNode(NodeId node, NodeState* state) {
     // Copied before it is looked at: the node can still write to the slot.
     Request request;
     std::memcpy(&request, slot, sizeof(request));
-    if (link_.enabled() && request.visible_at_ns > now_ns_) return taken + 1;  // do not sleep
+    const bool is_on_its_way = link_.enabled() && request.visible_at_ns > now_ns_;
+    const bool is_lie = is_on_its_way && request.visible_at_ns - now_ns_ > kLongestFlightNs;
+    if (is_on_its_way && !is_lie) return taken + 1;  // do not sleep
     state->requests.Consume();
     ++taken;
-    if (!state->home->Step(node, request, now_ns_) && ++state->bad_requests == kMaxBadRequests) {
+    const bool is_good = !is_lie && state->home->Step(node, request, now_ns_);
+    if (!is_good && ++state->bad_requests == kMaxBadRequests) {
       observer_.on_hostile(node);
     }
   }

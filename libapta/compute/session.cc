@@ -29,6 +29,7 @@ absl::StatusOr<fabric::Welcome> Handshake(int socket, const ClientOptions& optio
   fabric::CopyText(hello.node, options.node);
   const timeval timeout = absl::ToTimeval(options.timeout);
   setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+  const fabric::TimeNs asked_ns = fabric::RealClock::ReadNow();
   if (absl::Status sent = fabric::SendPacket(socket, &hello, sizeof(hello)); !sent.ok()) {
     return absl::UnavailableError("the memory server closed the connection");
   }
@@ -36,8 +37,12 @@ absl::StatusOr<fabric::Welcome> Handshake(int socket, const ClientOptions& optio
   const absl::StatusOr<std::size_t> bytes =
       fabric::ReceivePacket(socket, &welcome, sizeof(welcome), fds, 2 + fabric::kMaxShards);
   if (!bytes.ok()) {
-    return absl::DeadlineExceededError(fmt::format(
-        "the memory server did not answer the attach: {}", std::string(bytes.status().message())));
+    const std::string text = fmt::format("the memory server did not answer the attach: {}",
+                                         std::string(bytes.status().message()));
+    const bool is_over = fabric::RealClock::ReadNow() - asked_ns >=
+                         static_cast<fabric::TimeNs>(absl::ToInt64Nanoseconds(options.timeout));
+    if (is_over) return absl::DeadlineExceededError(text);
+    return absl::UnavailableError(text);
   }
   if (*bytes == 0) return absl::UnavailableError("the memory server closed the connection");
   if (*bytes != sizeof(welcome) || welcome.magic != fabric::kControlMagic ||

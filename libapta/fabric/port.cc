@@ -81,9 +81,10 @@ absl::StatusOr<Port> Port::Map(UniqueFd fd, int shards) {
                     "from one version",
                     file.st_size, bytes));
   }
-  // Not inherited by fork(): a child has no business in its parent's rings.
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (data == MAP_FAILED) return ErrnoStatus("mmap");
+  // A forked child has no business in its parent's rings.
+  madvise(data, bytes, MADV_DONTFORK);
   Port port(static_cast<std::byte*>(data), shards, UniqueFd());
   const auto* header = static_cast<const PortHeader*>(data);
   if (header->magic != kPortMagic || header->layout_version != kPortLayoutVersion) {
