@@ -170,8 +170,8 @@ void ExecutorManager::Lose(InvocationId id) {
     EraseIfDone(id);
     return;
   }
-  const bool can_run_again = IsOffered(invocation.function) &&
-                             invocation.attempts < invocation.max_attempts;
+  const bool can_run_again =
+      IsOffered(invocation.function) && invocation.attempts < invocation.max_attempts;
   if (was_running && can_run_again) {
     Enqueue(id, /*in_front=*/true);
     return;

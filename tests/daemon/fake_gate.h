@@ -1,0 +1,93 @@
+// Nodes that a test plays for a home: rings without an end, staging buffers, hold tables, and the
+// replies that they got. Single-threaded, as a home is.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <vector>
+
+#include "daemon/home.h"
+#include "fabric/port.h"
+
+namespace apta::daemon {
+
+class FakeGate : public NodeGate {
+ public:
+  struct Lane {
+    std::vector<std::byte> staging = std::vector<std::byte>(fabric::kStagingBytes);
+    std::uint64_t staged_bytes = 0;
+    std::uint64_t drained_bytes = 0;
+  };
+  struct Node {
+    std::map<std::uint64_t, fabric::Invalidation> records;  // by sequence
+    std::uint64_t issued = 0;
+    std::uint64_t drop_all = 0;
+    std::uint64_t acknowledged = 0;
+    std::set<std::uint64_t> holds;
+    int nudges = 0;
+    std::map<std::uint16_t, Lane> lanes;
+  };
+  struct Answered {
+    scheduler::Waiter to;
+    Reply reply;
+    std::uint64_t payload_bytes;
+  };
+
+  Node& node(NodeId id) { return nodes_[id]; }
+  void AcknowledgeAll(NodeId id) { nodes_[id].acknowledged = nodes_[id].issued; }
+
+  // The reply in a lane, which is then gone.
+  std::optional<Answered> Take(NodeId node, std::uint16_t lane) {
+    const auto found = std::find_if(answers_.begin(), answers_.end(), [&](const Answered& answer) {
+      return answer.to.node == node && answer.to.lane == lane;
+    });
+    if (found == answers_.end()) return std::nullopt;
+    const Answered answer = *found;
+    answers_.erase(found);
+    return answer;
+  }
+  std::vector<Answered>& answers() { return answers_; }
+  std::vector<NodeId>& forgotten() { return forgotten_; }
+  // Called when an invalidation has been issued.
+  std::function<void(NodeId, const fabric::Invalidation&)> on_issue;
+
+  // NodeGate
+  void Issue(NodeId id, std::uint64_t sequence, const fabric::Invalidation& record) override {
+    nodes_[id].issued = sequence;
+    nodes_[id].records[sequence] = record;
+    if (on_issue) on_issue(id, record);
+  }
+  void IssueDropAll(NodeId id, std::uint64_t sequence) override {
+    nodes_[id].issued = nodes_[id].drop_all = sequence;
+  }
+  std::uint64_t Acknowledged(NodeId id) override { return nodes_[id].acknowledged; }
+  bool Holds(NodeId id, std::uint64_t extent) override { return nodes_[id].holds.contains(extent); }
+  void Answer(const scheduler::Waiter& to, const Reply& reply,
+              std::uint64_t payload_bytes) override {
+    answers_.push_back({to, reply, payload_bytes});
+  }
+  std::uint64_t StagedBytes(NodeId id, std::uint16_t lane) override {
+    return nodes_[id].lanes[lane].staged_bytes;
+  }
+  const std::byte* Staging(NodeId id, std::uint16_t lane) override {
+    return nodes_[id].lanes[lane].staging.data();
+  }
+  void SetDrained(NodeId id, std::uint16_t lane, std::uint64_t bytes) override {
+    nodes_[id].lanes[lane].drained_bytes = bytes;
+  }
+  void Nudge(NodeId id) override { ++nodes_[id].nudges; }
+  void OnNodeForgotten(NodeId id) override { forgotten_.push_back(id); }
+
+ private:
+  std::map<NodeId, Node> nodes_;
+  std::vector<Answered> answers_;
+  std::vector<NodeId> forgotten_;
+};
+
+}  // namespace apta::daemon

@@ -1,0 +1,245 @@
+// Functions as a home carries them: payloads in extents, between requests and the Executor Manager.
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/daemon/home_fixture.h"
+
+namespace apta::daemon {
+namespace {
+
+using absl::StatusCode;
+using fabric::kAnyVersion;
+using fabric::Op;
+using fabric::Reason;
+
+class HomeFunctionTest : public HomeFixture {
+ protected:
+  static constexpr NodeId kCaller = 0, kHost = 1, kOther = 2;
+  static constexpr std::uint64_t kSecond = 1'000'000'000;
+
+  void Register(NodeId node, std::string_view name, fabric::FunctionLimits limits = {}) {
+    EXPECT_EQ(Ask(node, Inline(Op::kRegister, name, "", limits.Pack()), 63).code, 0);
+  }
+  void Ready(NodeId node, std::uint16_t lane, std::uint64_t finished = 0,
+             std::string_view result = "", StatusCode code = StatusCode::kOk) {
+    Request request = Inline(Op::kReady, "", result, finished);
+    request.flags = static_cast<std::uint8_t>(static_cast<int>(code) << fabric::kStatusShift);
+    EXPECT_TRUE(Step(node, request, lane));
+  }
+  void Call(std::string_view input, std::uint16_t lane) {
+    EXPECT_TRUE(Step(kCaller, Inline(Op::kCall, "f", input, kSecond), lane));
+  }
+  // What a worker was given.
+  Reply Delivered(NodeId node, std::uint16_t lane) {
+    const auto answer = gate_.Take(node, lane);
+    EXPECT_TRUE(answer.has_value()) << "nothing was delivered";
+    return answer ? answer->reply : Reply{.code = 99};
+  }
+};
+
+TEST_F(HomeFunctionTest, ACallsInputAndResultAreReadInPlaceAndGoWhenTheyAreReleased) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  EXPECT_TRUE(gate_.answers().empty());
+  Call("input", 7);
+  const Reply delivery = Delivered(kHost, 4);
+  EXPECT_EQ(delivery.code, 0);
+  EXPECT_EQ(Payload(delivery.extent_offset), "input");
+  EXPECT_EQ(delivery.value[1], 1ull << 32);  // function 0, attempt 1
+  EXPECT_EQ(delivery.value[2], kSecond);
+  Ready(kHost, 4, delivery.value[0], "result");
+  const auto result = gate_.Take(kCaller, 7);
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->reply.code, 0);
+  EXPECT_EQ(Payload(result->reply.extent_offset), "result");
+  EXPECT_EQ(result->payload_bytes, 6u);
+  EXPECT_EQ(LiveExtents(), 1u);
+  EXPECT_FALSE(Step(kOther, Inline(Op::kRelease, "", "", result->reply.extent_offset)));
+  EXPECT_TRUE(Step(kCaller, Inline(Op::kRelease, "", "", result->reply.extent_offset)));
+  EXPECT_FALSE(Step(kCaller, Inline(Op::kRelease, "", "", result->reply.extent_offset)));
+  EXPECT_EQ(LiveExtents(), 0u);
+}
+
+TEST_F(HomeFunctionTest, AFunctionsErrorComesWithItsMessage) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  Call("", 7);
+  const Reply delivery = Delivered(kHost, 4);
+  EXPECT_EQ(delivery.extent_offset, 0u);  // an empty input needs no extent
+  Ready(kHost, 4, delivery.value[0], "it broke", StatusCode::kDataLoss);
+  const Reply result = Delivered(kCaller, 7);
+  EXPECT_EQ(CodeOf(result), StatusCode::kDataLoss);
+  EXPECT_EQ(result.reason, Reason::kFunctionFailed);
+  EXPECT_EQ(Payload(result.extent_offset), "it broke");
+}
+
+TEST_F(HomeFunctionTest, ACodeThatIsNoneBecomesOne) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  Call("", 7);
+  const std::uint64_t id = Delivered(kHost, 4).value[0];
+  Ready(kHost, 4, id, "", static_cast<StatusCode>(31));
+  EXPECT_LE(static_cast<int>(CodeOf(Delivered(kCaller, 7))),
+            static_cast<int>(StatusCode::kUnauthenticated));
+}
+
+TEST_F(HomeFunctionTest, AResultOfNothingIsReleased) {
+  Register(kHost, "f");
+  Ready(kHost, 4, 0, "for nobody");
+  Ready(kHost, 4, 12345, "of no invocation");
+  EXPECT_EQ(LiveExtents(), 0u);
+}
+
+TEST_F(HomeFunctionTest, LentResultsGoWithTheirNode) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  Call("input", 7);
+  Ready(kHost, 4, Delivered(kHost, 4).value[0], "result");
+  EXPECT_EQ(LiveExtents(), 1u);
+  home_->ForgetNode(kCaller);
+  EXPECT_EQ(LiveExtents(), 0u);
+}
+
+TEST_F(HomeFunctionTest, AnUnknownFunctionAndOneWhoseNodesHaveGoneAreNotFound) {
+  EXPECT_EQ(Ask(kCaller, Inline(Op::kCall, "f", "input", kSecond)).reason, Reason::kNoSuchFunction);
+  Register(kHost, "f");
+  home_->ForgetNode(kHost);
+  EXPECT_EQ(Ask(kCaller, Inline(Op::kCall, "f", "input", kSecond)).reason, Reason::kNoSuchFunction);
+  EXPECT_EQ(LiveExtents(), 0u);
+}
+
+// Nor does it reach another function that was registered meanwhile.
+TEST_F(HomeFunctionTest, AFunctionWhoseLastNodeGoesWhileAnInputIsOnItsWayIsNotFound) {
+  Register(kHost, "f");
+  const std::string input(50'000, 'i');
+  Stage(kCaller, 7, "f", input.substr(0, 1000));
+  EXPECT_TRUE(Step(kCaller, Staged(Op::kCall, "f", input.size(), kSecond), 7));
+  home_->ForgetNode(kHost);
+  Register(kOther, "g");
+  Ready(kOther, 4);
+  Stage(kCaller, 7, "f", input);
+  Poll(3);
+  EXPECT_EQ(Delivered(kCaller, 7).reason, Reason::kNoSuchFunction);
+  EXPECT_FALSE(gate_.Take(kOther, 4).has_value());
+  EXPECT_EQ(LiveExtents(), 0u);
+}
+
+TEST_F(HomeFunctionTest, NothingIsDeliveredToANodeThatOwesAnAcknowledgement) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  Put(kOther, "key", "old");
+  Get(kHost, "key");
+  Put(kOther, "key", "new");
+  Call("input", 7);
+  EXPECT_FALSE(gate_.Take(kHost, 4).has_value());
+  EXPECT_EQ(gate_.node(kHost).nudges, 1);
+  Poll(3);
+  EXPECT_FALSE(gate_.Take(kHost, 4).has_value());
+  gate_.node(kHost).acknowledged = 77;  // a lie does not help
+  Poll();
+  EXPECT_FALSE(gate_.Take(kHost, 4).has_value());
+  gate_.AcknowledgeAll(kHost);
+  Poll();
+  EXPECT_EQ(Payload(Delivered(kHost, 4).extent_offset), "input");
+}
+
+TEST_F(HomeFunctionTest, ANodesOwnPutsDoNotKeepItFromWork) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  Put(kHost, "key", "old");
+  Put(kHost, "key", "new");
+  EXPECT_EQ(home_->oic().Outstanding(kHost), 1u);
+  Call("input", 7);
+  EXPECT_TRUE(gate_.Take(kHost, 4).has_value());
+}
+
+TEST_F(HomeFunctionTest, AnInputOutlivesItsDeadlineWhileANodeReadsIt) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  Call("input", 7);
+  const Reply delivery = Delivered(kHost, 4);
+  EXPECT_EQ(home_->next_deadline_ns(), now_ns_ + kSecond);
+  now_ns_ += kSecond;
+  Poll();
+  EXPECT_EQ(CodeOf(Delivered(kCaller, 7)), StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(home_->next_deadline_ns(), ~TimeNs{0});
+  EXPECT_EQ(LiveExtents(), 1u);
+  EXPECT_EQ(Payload(delivery.extent_offset), "input");
+  home_->ForgetNode(kHost);
+  EXPECT_EQ(LiveExtents(), 0u);
+}
+
+TEST_F(HomeFunctionTest, ANodesDeathMovesItsInvocationsToAnother) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  Call("input", 7);
+  Register(kOther, "f");
+  Ready(kOther, 5);
+  const std::uint64_t id = Delivered(kHost, 4).value[0];
+  home_->ForgetNode(kHost);
+  Poll();
+  const Reply again = Delivered(kOther, 5);
+  EXPECT_EQ(again.value[0], id);
+  EXPECT_EQ(again.value[1] >> 32, 2u);
+  EXPECT_EQ(Payload(again.extent_offset), "input");
+  Ready(kOther, 5, id, "result");
+  EXPECT_EQ(Payload(Delivered(kCaller, 7).extent_offset), "result");
+}
+
+TEST_F(HomeFunctionTest, AStartedInvocationBelongsToItsNode) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  const Reply started = Ask(kCaller, Inline(Op::kStart, "f", "input", kSecond));
+  const std::uint64_t id = started.value[0];
+  const auto poll = [&](NodeId node) { return Ask(node, Inline(Op::kPoll, "", "", id)); };
+  EXPECT_EQ(poll(kCaller).value[0], 0u);
+  EXPECT_EQ(poll(kOther).reason, Reason::kNoSuchInvocation);
+  EXPECT_EQ(Ask(kOther, Inline(Op::kWait, "", "", id)).reason, Reason::kNoSuchInvocation);
+  EXPECT_TRUE(Step(kOther, Inline(Op::kForget, "", "", id)));  // changes nothing
+  Ready(kHost, 4, Delivered(kHost, 4).value[0], "result");
+  EXPECT_EQ(poll(kCaller).value[0], 1u);
+  const Reply result = Ask(kCaller, Inline(Op::kWait, "", "", id));
+  EXPECT_EQ(Payload(result.extent_offset), "result");
+  EXPECT_EQ(poll(kCaller).reason, Reason::kNoSuchInvocation);
+}
+
+TEST_F(HomeFunctionTest, AForgottenResultIsReleased) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  const std::uint64_t id = Ask(kCaller, Inline(Op::kStart, "f", "input", kSecond)).value[0];
+  Ready(kHost, 4, Delivered(kHost, 4).value[0], "result");
+  EXPECT_EQ(LiveExtents(), 1u);
+  EXPECT_TRUE(Step(kCaller, Inline(Op::kForget, "", "", id)));
+  EXPECT_EQ(LiveExtents(), 0u);
+}
+
+TEST_F(HomeFunctionTest, WorkersThatStopAreCancelled) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  Ready(kHost, 5);
+  EXPECT_EQ(Ask(kHost, Inline(Op::kUnready, ""), 6).code, 0);
+  EXPECT_EQ(Delivered(kHost, 4).reason, Reason::kCancelled);
+  EXPECT_EQ(Delivered(kHost, 5).reason, Reason::kCancelled);
+}
+
+TEST_F(HomeFunctionTest, ADeadlineBeyondTheEndOfTimeIsNone) {
+  Register(kHost, "f");
+  EXPECT_TRUE(Step(kCaller, Inline(Op::kCall, "f", "", ~std::uint64_t{0}), 7));
+  now_ns_ += kSecond * 3600;
+  Poll();
+  EXPECT_TRUE(gate_.answers().empty());
+}
+
+TEST_F(HomeFunctionTest, MoreFunctionsThanANodeMayHaveAreRefused) {
+  for (std::size_t i = 0; i < scheduler::ExecutorManager::kMaxFunctionsPerNode; ++i) {
+    Register(kHost, "f" + std::to_string(i));
+  }
+  EXPECT_EQ(CodeOf(Ask(kHost, Inline(Op::kRegister, "one more"))), StatusCode::kResourceExhausted);
+  EXPECT_EQ(CodeOf(Ask(kHost, Inline(Op::kRegister, "f0"))), StatusCode::kAlreadyExists);
+  EXPECT_EQ(Ask(kOther, Inline(Op::kRegister, "one more")).code, 0);
+}
+
+}  // namespace
+}  // namespace apta::daemon
