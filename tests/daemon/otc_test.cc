@@ -91,6 +91,35 @@ TEST_F(OtcTest, ADeadNodeLeavesEverySharerSet) {
   EXPECT_EQ(otc_.live_entries(), 0u);
 }
 
+TEST_F(OtcTest, ADeathInSaLeavesTheOutstandingRoundsAlone) {
+  otc_.Get(kHash, 1);
+  (void)otc_.Put(kHash, 2);
+  otc_.RoundIssued(kHash);
+  EXPECT_EQ(otc_.ForgetNode(2, Otc::kScanStart, 1'000'000), 0u);
+  EXPECT_EQ(otc_.state(kHash), State::kSA);
+  EXPECT_EQ(otc_.sharers(kHash), Nodes({}));
+  otc_.AckComplete(kHash);  // the OIC says so when the last of the round has died or acknowledged
+  EXPECT_EQ(otc_.state(kHash), State::kI);
+  EXPECT_EQ(otc_.live_entries(), 0u);
+}
+
+TEST_F(OtcTest, AnAcknowledgementOfWhatFoundNoEntryChangesNothing) {
+  Otc full(64);
+  for (std::uint64_t i = 1; full.live_entries() < 56; ++i) full.Get(i << 57 | i, 1);
+  const std::uint64_t late = 0x7777'0000'0000'0001;
+  full.Get(late, 3);
+  EXPECT_EQ(full.state(late), State::kI);
+  EXPECT_EQ(full.Put(late, 4), Nodes({3}));  // tracked coarsely
+  full.RoundIssued(late);
+  full.AckComplete(late);
+  EXPECT_EQ(full.state(late), State::kI);
+  EXPECT_EQ(full.sharers(late), Nodes({3, 4}));
+  EXPECT_EQ(full.Delete(late), Nodes({3, 4}));
+  // A node leaves the coarse set when it dies.
+  EXPECT_EQ(full.ForgetNode(3, Otc::kScanStart, 1), 0u);
+  EXPECT_EQ(full.sharers(late), Nodes({4}));
+}
+
 TEST_F(OtcTest, AFullDirectoryStaysInclusive) {
   Otc small(64);
   std::mt19937_64 random(2);

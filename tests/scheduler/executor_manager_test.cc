@@ -191,6 +191,43 @@ TEST_F(ExecutorManagerTest, AStartedInvocationIsWaitedForPolledAndForgotten) {
   EXPECT_EQ(released_, (std::set<std::uint64_t>{1, 2, 51}));
 }
 
+TEST_F(ExecutorManagerTest, WhoWaitsBeforeTheEndIsAnsweredThen) {
+  Host(1);
+  const InvocationId id =
+      *em_.Call(0, std::nullopt, *em_.FindFunction("f"), {1}, /*deadline_ns=*/1000, 0);
+  EXPECT_TRUE(em_.Wait({0, 7, 1}, id));
+  EXPECT_FALSE(em_.Wait({0, 8, 1}, id));  // one waits
+  EXPECT_TRUE(answers_.empty());
+  em_.Poll(1000);
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_EQ(answers_[0].first, 7);
+  EXPECT_EQ(answers_[0].second.reason, Reason::kDeadline);
+  em_.Finish(1, id, StatusCode::kOk, {});
+  EXPECT_EQ(em_.Poll(NodeId{0}, id), std::nullopt);
+}
+
+TEST_F(ExecutorManagerTest, ADeadlineThatNobodyHasWaitedForIsThereToBeTaken) {
+  Host(1);
+  const InvocationId id = *em_.Call(0, std::nullopt, *em_.FindFunction("f"), {1}, 1000, 0);
+  em_.Poll(1000);
+  EXPECT_EQ(em_.Poll(NodeId{0}, id), true);
+  em_.ForgetNode(1);
+  EXPECT_TRUE(released_.contains(1));
+  EXPECT_TRUE(em_.Wait({0, 7, 1}, id));
+  EXPECT_EQ(answers_.size(), 1u);
+  EXPECT_EQ(em_.known_functions(), 0u);
+}
+
+TEST_F(ExecutorManagerTest, ANodeThatCallsItselfAndDiesLeavesNothing) {
+  Host(1);
+  EXPECT_TRUE(em_.Call(1, Waiter{1, 9, 1}, *em_.FindFunction("f"), {1}, 1000, 0).has_value());
+  EXPECT_TRUE(em_.Call(1, std::nullopt, *em_.FindFunction("f"), {2}, 1000, 0).has_value());
+  em_.ForgetNode(1);
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{1, 2}));
+  EXPECT_EQ(em_.known_functions(), 0u);
+  EXPECT_EQ(em_.next_deadline_ns(), ~TimeNs{0});
+}
+
 TEST_F(ExecutorManagerTest, ACallersDeathForgetsItsInvocations) {
   Host(1);
   const InvocationId id = Call(1);
