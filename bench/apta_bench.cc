@@ -77,17 +77,15 @@ int RunEcho(int fd) {
   void* data = mmap(nullptr, sizeof(Echo), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   auto* echo = static_cast<Echo*>(data);
   fabric::SubmissionConsumer<> requests(&echo->ring);
-  fabric::IdleStrategy idle(~fabric::TimeNs{0});
   while (true) {
     const fabric::Request* request = requests.Peek();
     if (request == nullptr) {
-      (void)idle.Idle();
+      fabric::CpuRelax();
       continue;
     }
     fabric::Request copy;
     std::memcpy(&copy, request, sizeof(copy));
     requests.Consume();
-    idle.Reset();
     echo->lane.done_id.store(copy.request_id);
   }
 }
@@ -118,8 +116,7 @@ void RingRoundTrip(benchmark::State& state) {
       std::memset(request.body, 'k', 16);
     })) {
     }
-    fabric::IdleStrategy idle(~fabric::TimeNs{0});
-    while (echo->lane.done_id.load(std::memory_order_acquire) != id) (void)idle.Idle();
+    while (echo->lane.done_id.load(std::memory_order_acquire) != id) fabric::CpuRelax();
   };
   for (int i = 0; i < 1000; ++i) round_trip();
   for (auto _ : state) round_trip();

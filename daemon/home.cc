@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "fabric/check.h"
 #include "fabric/control.h"
 #include "fabric/hash.h"
 #include "fabric/port.h"
@@ -52,12 +53,12 @@ void Home::ForgetNode(NodeId node) {
   Node& state = node_[node];
   std::erase_if(uploads_, [&](const Upload& upload) {
     if (upload.node != node) return false;
-    if (upload.extent != 0) opc_.Discard(upload.extent);
+    if (upload.extent != 0) Discard(upload.extent);
     return true;
   });
-  for (const std::uint64_t extent : state.drafts) opc_.Discard(extent);
+  for (const Draft& draft : state.drafts) Discard(draft.extent);
   if (executor_) executor_->ForgetNode(node);
-  for (const std::uint64_t extent : state.lent) opc_.Discard(extent);
+  for (const std::uint64_t extent : state.lent) Discard(extent);
   state = Node{};
   oic_.ForgetNode(node);
   forgetting_.push_back({node, Otc::kScanStart});
@@ -194,8 +195,12 @@ void Home::AskForAcknowledgements(NodeId node) {
 
 void Home::OnAcknowledged(std::uint64_t key_hash) { otc_.AckComplete(key_hash); }
 
-void Home::OnReleased(std::uint64_t extent, std::uint64_t extent_bytes) {
-  opc_.Release(extent, extent_bytes);
+void Home::OnReleased(std::uint64_t extent) { Discard(extent); }
+
+void Home::Discard(std::uint64_t extent) {
+  if (opc_.Release(extent)) return;
+  APTA_CHECK(pool_->trusted());  // only there clients can write to what we read it from
+  ++counters_.tampered_extents;
 }
 
 void Home::Fail(const Waiter& to, StatusCode code, Reason reason, std::uint64_t value0,
@@ -208,14 +213,15 @@ void Home::Fail(const Waiter& to, StatusCode code, Reason reason, std::uint64_t 
                 0);
 }
 
-void Home::FailFull(const Waiter& to, std::uint64_t bytes) {
-  const std::uint64_t needed = ObjectManager::BucketBytes(bytes);
-  if (needed > opc_.capacity_bytes()) {
-    Fail(to, StatusCode::kResourceExhausted, Reason::kObjectTooLarge, bytes, opc_.capacity_bytes());
+void Home::FailFull(const Waiter& to, std::uint64_t key_bytes, std::uint64_t payload_bytes) {
+  const std::uint64_t capacity_bytes = opc_.capacity_bytes();
+  if (ObjectManager::BucketBytes(fabric::ExtentBytes(key_bytes, payload_bytes)) > capacity_bytes) {
+    Fail(to, StatusCode::kResourceExhausted, Reason::kObjectTooLarge, payload_bytes,
+         capacity_bytes);
     return;
   }
   NudgeOwing();  // what they hold may be what is missing; the node tries again for a while
-  Fail(to, StatusCode::kResourceExhausted, Reason::kPoolFull, bytes,
+  Fail(to, StatusCode::kResourceExhausted, Reason::kPoolFull, payload_bytes,
        opc_.used_bytes() - oic_.held_bytes(), oic_.held_bytes());
 }
 

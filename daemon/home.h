@@ -57,6 +57,7 @@ class NodeGate : public InvalidationGate {
 struct HomeCounters {
   std::uint64_t requests = 0;
   std::uint64_t bad_requests = 0;
+  std::uint64_t tampered_extents = 0;  // trusted pools: releases of what a client has overwritten
 };
 
 class Home final : private RoundObserver, private scheduler::Environment {
@@ -94,14 +95,20 @@ class Home final : private RoundObserver, private scheduler::Environment {
     fabric::Op op;
     std::uint8_t flags;
     std::uint64_t argument;
+    std::uint64_t key_hash;    // of a put
     std::uint64_t extent;      // 0: the payload is empty
     std::uint64_t body_bytes;  // staged; the payload begins at payload_offset
     std::uint64_t payload_offset;
     std::uint64_t drained_bytes;
     scheduler::FunctionId function;
   };
+  // What a client may write to until it commits; what we must not forget is kept here.
+  struct Draft {
+    std::uint64_t extent;
+    std::uint64_t key_hash;
+  };
   struct Node {
-    std::vector<std::uint64_t> drafts;  // extents of kCreate
+    std::vector<Draft> drafts;          // of kCreate
     std::vector<std::uint64_t> lent;    // extents that replies lent
     std::uint64_t nudged_at = 0;        // invalidations issued when it was last nudged
     std::uint64_t uploading_lanes = 0;  // bit per lane
@@ -117,7 +124,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void CommitDraft(const scheduler::Waiter& from, std::uint64_t extent);
   bool AbortDraft(NodeId node, std::uint64_t extent);  // false: not this node's
   bool Release(NodeId node, std::uint64_t extent);
-  bool TakeExtent(std::vector<std::uint64_t>* extents, std::uint64_t extent);
+  bool DiscardIf(bool is_its_own, std::uint64_t extent);
   void Register(const scheduler::Waiter& from, std::string_view function, std::uint64_t limits);
   void CallOnInvocation(const scheduler::Waiter& from, const Request& request);
 
@@ -126,7 +133,8 @@ class Home final : private RoundObserver, private scheduler::Environment {
                    std::string_view key, TimeNs now_ns);
   bool AdvanceUpload(Upload* upload);  // true: the body is whole
   void EndUpload(const Upload& upload, TimeNs now_ns);
-  void CommitPut(const scheduler::Waiter& from, std::uint64_t extent, std::uint64_t if_version);
+  void CommitPut(const scheduler::Waiter& from, std::uint64_t key_hash, std::uint64_t extent,
+                 std::uint64_t if_version);
   void EndCall(const Upload& upload, TimeNs now_ns);
 
   bool CheckVersion(const scheduler::Waiter& from, const std::optional<Osc::Served>& served,
@@ -135,12 +143,13 @@ class Home final : private RoundObserver, private scheduler::Environment {
                   const std::optional<Osc::Served>& old);
   void Fail(const scheduler::Waiter& to, absl::StatusCode code, fabric::Reason reason,
             std::uint64_t value0 = 0, std::uint64_t value1 = 0, std::uint64_t value2 = 0);
-  void FailFull(const scheduler::Waiter& to, std::uint64_t bytes);
+  void FailFull(const scheduler::Waiter& to, std::uint64_t key_bytes, std::uint64_t payload_bytes);
+  void Discard(std::uint64_t extent);
   void Reject(const scheduler::Waiter& to);
 
   // RoundObserver
   void OnAcknowledged(std::uint64_t key_hash) override;
-  void OnReleased(std::uint64_t extent, std::uint64_t extent_bytes) override;
+  void OnReleased(std::uint64_t extent) override;
 
   // scheduler::Environment
   bool OwesAcknowledgement(NodeId node) const override { return oic_.Owes(node); }

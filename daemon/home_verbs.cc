@@ -2,11 +2,29 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "daemon/home.h"
 #include "fabric/port.h"
 
 namespace apta::daemon {
+namespace {
+
+// Takes the element that names `extent` out of a list without an order.
+template <typename Element, typename ExtentOf>
+std::optional<Element> Take(std::vector<Element>* elements, std::uint64_t extent,
+                            ExtentOf extent_of) {
+  const auto found = std::find_if(elements->begin(), elements->end(), [&](const Element& element) {
+    return std::invoke(extent_of, element) == extent;
+  });
+  if (found == elements->end()) return std::nullopt;
+  const Element taken = *found;
+  *found = elements->back();
+  elements->pop_back();
+  return taken;
+}
+
+}  // namespace
 
 using absl::StatusCode;
 using fabric::Op;
@@ -20,8 +38,8 @@ void Home::Get(const Waiter& from, std::uint64_t key_hash, std::string_view key)
     return;
   }
   otc_.Get(key_hash, from.node);
-  gate_->Answer(from, {.version = served->header->version, .extent_offset = served->extent},
-                served->header->payload_bytes);
+  gate_->Answer(from, {.version = served->version, .extent_offset = served->extent},
+                served->payload_bytes);
 }
 
 void Home::Stat(const Waiter& from, std::uint64_t key_hash, std::string_view key) {
@@ -31,14 +49,12 @@ void Home::Stat(const Waiter& from, std::uint64_t key_hash, std::string_view key
     return;
   }
   const auto sharers = static_cast<std::uint64_t>(otc_.sharers(key_hash).size());
-  gate_->Answer(
-      from, {.version = served->header->version, .value = {served->header->payload_bytes, sharers}},
-      0);
+  gate_->Answer(from, {.version = served->version, .value = {served->payload_bytes, sharers}}, 0);
 }
 
 bool Home::CheckVersion(const Waiter& from, const std::optional<Osc::Served>& served,
                         std::uint64_t if_version) {
-  const Version current = served ? served->header->version : 0;
+  const Version current = served ? served->version : 0;
   if (if_version == fabric::kAnyVersion || if_version == current) return true;
   Fail(from, StatusCode::kFailedPrecondition, Reason::kVersionMoved, current);
   return false;
@@ -53,29 +69,35 @@ void Home::IssueRound(std::uint64_t key_hash, Version version, const NodeSet& ho
   others.Remove(writer);
   if (!others.empty()) otc_.RoundIssued(key_hash);
   oic_.IssueRound(key_hash, version, holders, writer, old ? old->extent : 0,
-                  old ? old->extent_bytes() : 0);
+                  old ? opc_.LiveBytes(old->extent) : 0);
 }
 
-void Home::CommitPut(const Waiter& from, std::uint64_t extent, std::uint64_t if_version) {
-  const fabric::ExtentHeader* header = opc_.header(extent);
-  const std::uint64_t key_hash = header->key_hash;
-  const std::optional<Osc::Served> old = osc_.Translate(key_hash, header->key());
+void Home::CommitPut(const Waiter& from, std::uint64_t key_hash, std::uint64_t extent,
+                     std::uint64_t if_version) {
+  Opc::KeyBuffer buffer;
+  const std::optional<std::string_view> key = opc_.KeyOf(extent, key_hash, &buffer);
+  if (!key) {
+    Discard(extent);
+    Reject(from);
+    return;
+  }
+  const std::optional<Osc::Served> old = osc_.Translate(key_hash, *key);
   if (!CheckVersion(from, old, if_version)) {
-    opc_.Discard(extent);
+    Discard(extent);
     return;
   }
   fabric::IndexSlot* slot = old ? old->slot : opc_.ReserveSlot(key_hash);
   if (slot == nullptr) {
-    opc_.Discard(extent);
-    FailFull(from, fabric::kCacheLineBytes);
+    Discard(extent);
+    FailFull(from, 0, 0);
     return;
   }
   const Version version = opc_.NextVersion();
   NodeSet holders = otc_.Put(key_hash, from.node);
   holders.Keep(oic_.attached());
   IssueRound(key_hash, version, holders, from.node, old);  // invariant 2: first the invalidations,
-  opc_.Commit(slot, extent, version);                      // then the commit,
-  if (old && holders.empty()) opc_.Release(old->extent, old->extent_bytes());
+  opc_.Commit(slot, key_hash, extent, version);            // then the commit,
+  if (old && holders.empty()) Discard(old->extent);
   gate_->Answer(from, {.version = version, .extent_offset = extent}, 0);  // then the answer
 }
 
@@ -92,7 +114,7 @@ void Home::Delete(const Waiter& from, std::uint64_t key_hash, std::string_view k
   holders.Keep(oic_.attached());
   IssueRound(key_hash, version, holders, from.node, old);
   opc_.CommitDelete(old->slot);
-  if (holders.empty()) opc_.Release(old->extent, old->extent_bytes());
+  if (holders.empty()) Discard(old->extent);
   gate_->Answer(from, {.version = version}, 0);
 }
 
@@ -104,40 +126,38 @@ void Home::Create(const Waiter& from, std::uint64_t key_hash, std::string_view k
   }
   const std::uint64_t extent = opc_.Begin(key_hash, key, payload_bytes);
   if (extent == 0) {
-    FailFull(from, fabric::ExtentBytes(key.size(), payload_bytes));
+    FailFull(from, key.size(), payload_bytes);
     return;
   }
-  node_[from.node].drafts.push_back(extent);
+  node_[from.node].drafts.push_back({extent, key_hash});
   gate_->Answer(from, {.extent_offset = extent}, 0);
 }
 
 void Home::CommitDraft(const Waiter& from, std::uint64_t extent) {
-  if (std::erase(node_[from.node].drafts, extent) == 0) {
+  const std::optional<Draft> draft = Take(&node_[from.node].drafts, extent, &Draft::extent);
+  if (!draft) {
     Fail(from, StatusCode::kFailedPrecondition, Reason::kNoSuchDraft);
     return;
   }
-  CommitPut(from, extent, fabric::kAnyVersion);
+  CommitPut(from, draft->key_hash, extent, fabric::kAnyVersion);
 }
 
 bool Home::AbortDraft(NodeId node, std::uint64_t extent) {
-  return TakeExtent(&node_[node].drafts, extent);
+  return DiscardIf(Take(&node_[node].drafts, extent, &Draft::extent).has_value(), extent);
 }
 
 bool Home::Release(NodeId node, std::uint64_t extent) {
-  return TakeExtent(&node_[node].lent, extent);
+  return DiscardIf(Take(&node_[node].lent, extent, std::identity{}).has_value(), extent);
 }
 
-// Discards an extent that the list has; false: it has not, and the request was a lie.
-bool Home::TakeExtent(std::vector<std::uint64_t>* extents, std::uint64_t extent) {
-  const auto found = std::find(extents->begin(), extents->end(), extent);
-  if (found == extents->end()) {
+// False: the node does not have the extent, and the request was a lie.
+bool Home::DiscardIf(bool is_its_own, std::uint64_t extent) {
+  if (is_its_own) {
+    Discard(extent);
+  } else {
     ++counters_.bad_requests;
-    return false;
   }
-  *found = extents->back();
-  extents->pop_back();
-  opc_.Discard(extent);
-  return true;
+  return is_its_own;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -153,6 +173,7 @@ void Home::BeginUpload(const Waiter& from, const Request& request, std::uint64_t
                 .op = request.op,
                 .flags = request.flags,
                 .argument = request.argument,
+                .key_hash = key_hash,
                 .extent = 0,
                 .body_bytes = 0,
                 .payload_offset = 0,
@@ -176,7 +197,7 @@ void Home::BeginUpload(const Waiter& from, const Request& request, std::uint64_t
     upload.extent = is_put ? opc_.Begin(key_hash, key, request.payload_bytes)
                            : opc_.Begin(0, {}, request.payload_bytes);
     if (upload.extent == 0) {
-      FailFull(from, fabric::ExtentBytes(is_put ? key.size() : 0, request.payload_bytes));
+      FailFull(from, is_put ? key.size() : 0, request.payload_bytes);
       return;
     }
   }
@@ -224,7 +245,8 @@ bool Home::AdvanceUpload(Upload* upload) {
 void Home::EndUpload(const Upload& upload, TimeNs now_ns) {
   switch (upload.op) {
     case Op::kPut:
-      CommitPut({upload.node, upload.lane, upload.request_id}, upload.extent, upload.argument);
+      CommitPut({upload.node, upload.lane, upload.request_id}, upload.key_hash, upload.extent,
+                upload.argument);
       return;
     case Op::kCall:
     case Op::kStart:
@@ -359,7 +381,7 @@ void Home::Answer(const Waiter& waiter, const scheduler::Outcome& outcome) {
 }
 
 void Home::Release(scheduler::Payload payload) {
-  if (payload.extent != 0) opc_.Discard(payload.extent);
+  if (payload.extent != 0) Discard(payload.extent);
 }
 
 }  // namespace apta::daemon

@@ -228,16 +228,32 @@ struct ObjectManager::State {
     return OffsetOf(first) + index * BucketSize(bucket);
   }
 
-  void GiveToSlab(std::uint64_t offset, int bucket) {
+  // What lives at an offset: the first page of its run or slab, and its size; 0 bytes = nothing.
+  struct Live {
+    std::uint32_t first;
+    std::uint64_t bytes;
+  };
+  Live LiveAt(std::uint64_t offset) const {
+    if (offset < begin || offset >= OffsetOf(0) + page_count * kPage) return {0, 0};
+    const std::uint32_t own = PageOf(offset);
+    if (page[own].kind == kRun && offset == OffsetOf(own)) {
+      return {own, page[own].run_pages * kPage};
+    }
     const std::uint32_t first = SlabOf(offset);
-    Page& p = page[first];
+    if (page[first].kind != kSlab) return {0, 0};
+    const std::uint64_t bytes = BucketSize(page[first].bucket);
     const std::uint64_t in_slab = offset - OffsetOf(first);
-    const std::uint64_t index = in_slab / BucketSize(bucket);
-    auto& word = slab[first / kSlabPages].used[index / 64];
-    const std::uint64_t bit = std::uint64_t{1} << (index % 64);
-    APTA_CHECK(p.kind == kSlab && p.bucket == bucket && in_slab % BucketSize(bucket) == 0 &&
-               (word & bit) != 0);
-    word &= ~bit;
+    const std::uint64_t index = in_slab / bytes;
+    const bool is_used = (slab[first / kSlabPages].used[index / 64] >> (index % 64) & 1) != 0;
+    return in_slab % bytes == 0 && is_used ? Live{first, bytes} : Live{0, 0};
+  }
+
+  // REQUIRES: a live extent of this slab.
+  void GiveToSlab(std::uint64_t offset, std::uint32_t first) {
+    Page& p = page[first];
+    const int bucket = p.bucket;
+    const std::uint64_t index = (offset - OffsetOf(first)) / BucketSize(bucket);
+    slab[first / kSlabPages].used[index / 64] &= ~(std::uint64_t{1} << (index % 64));
     std::uint32_t& head = partial[static_cast<std::size_t>(bucket)];
     if (p.live-- == SlabCapacity(bucket)) Link(&head, first);
     // One empty slab may stay (invariant 2), so that an extent that comes and goes costs no slab.
@@ -310,19 +326,22 @@ std::uint64_t ObjectManager::Allocate(std::uint64_t bytes) {
   return offset;
 }
 
-void ObjectManager::Free(std::uint64_t offset, std::uint64_t bytes) {
+bool ObjectManager::Free(std::uint64_t offset) {
   State& state = *state_;
-  APTA_CHECK(offset >= state.begin && offset < state.OffsetOf(0) + capacity_bytes());
-  if (bytes <= kMaxSlabExtentBytes) {
-    state.GiveToSlab(offset, BucketOf(std::max<std::uint64_t>(bytes, 1)));
+  const State::Live live = state.LiveAt(offset);
+  if (live.bytes == 0) return false;
+  if (state.page[live.first].kind == State::kSlab) {
+    state.GiveToSlab(offset, live.first);
   } else {
-    const std::uint32_t first = state.PageOf(offset);
-    APTA_CHECK(offset % kPage == 0 && state.page[first].kind == State::kRun &&
-               state.page[first].run_pages == (bytes + kPage - 1) / kPage);
-    state.GiveRun(first);
+    state.GiveRun(live.first);
   }
-  state.used_bytes -= BucketBytes(bytes);
+  state.used_bytes -= live.bytes;
   --state.live_extents;
+  return true;
+}
+
+std::uint64_t ObjectManager::LiveBytes(std::uint64_t offset) const {
+  return state_->LiveAt(offset).bytes;
 }
 
 bool ObjectManager::Adopt(std::uint64_t offset, std::uint64_t bytes) {

@@ -32,8 +32,11 @@ class ObjectManager {
 
   // The extent's offset, or 0 when no run is large enough. `bytes` >= 1.
   std::uint64_t Allocate(std::uint64_t bytes);
-  // `bytes` as given to Allocate. CHECKs that exactly this extent is live.
-  void Free(std::uint64_t offset, std::uint64_t bytes);
+  // False, and nothing changes, when no live extent begins at `offset`: in a trusted pool the
+  // offset may come from memory that clients write.
+  bool Free(std::uint64_t offset);
+  // What the live extent at `offset` takes, a size bucket; 0 = there is none.
+  std::uint64_t LiveBytes(std::uint64_t offset) const;
 
   // Marks an extent as live while state is rebuilt, before the first Allocate. Returns false, and
   // changes nothing, when it cannot be one: outside, misaligned for its size, or overlapping.

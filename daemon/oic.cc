@@ -168,7 +168,7 @@ void Oic::AdvanceRound(RoundIndex index) {
   round.live = false;
   held_bytes_ -= round.extent_bytes;
   --open_rounds_;
-  if (round.extent != 0) observer_->OnReleased(round.extent, round.extent_bytes);  // invariant 2
+  if (round.extent != 0) observer_->OnReleased(round.extent);  // invariant 2
   round_[index].next_free = free_round_;
   free_round_ = index;
 }

@@ -47,7 +47,7 @@ class RoundObserver {
   // All nodes but the writer have acknowledged.
   virtual void OnAcknowledged(std::uint64_t key_hash) = 0;
   // Nobody can read the extent any more.
-  virtual void OnReleased(std::uint64_t extent, std::uint64_t extent_bytes) = 0;
+  virtual void OnReleased(std::uint64_t extent) = 0;
 };
 
 class Oic {

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstring>
 
+#include "fabric/hash.h"
+
 namespace apta::daemon {
 
 using fabric::ExtentHeader;
@@ -36,14 +38,24 @@ void Opc::Fill(std::uint64_t extent, std::uint64_t payload_position, const void*
               bytes);
 }
 
-void Opc::Discard(std::uint64_t extent) {
-  const ExtentHeader* discarded = header(extent);
-  Release(extent, fabric::ExtentBytes(discarded->key_bytes, discarded->payload_bytes));
+bool Opc::Release(std::uint64_t extent) {
+  if (!share_->objects.Free(extent)) return false;
+  share_->used_bytes.store(share_->objects.used_bytes(), std::memory_order_relaxed);
+  return true;
 }
 
-void Opc::Release(std::uint64_t extent, std::uint64_t extent_bytes) {
-  share_->objects.Free(extent, extent_bytes);
-  share_->used_bytes.store(share_->objects.used_bytes(), std::memory_order_relaxed);
+std::optional<std::string_view> Opc::KeyOf(std::uint64_t extent, std::uint64_t key_hash,
+                                           KeyBuffer* buffer) const {
+  if (!pool_->trusted()) return header(extent)->key();
+  const std::optional<ExtentHeader> copy = share_->index.view().CheckedHeaderAt(extent);
+  if (!copy || copy->key_hash != key_hash ||
+      fabric::ExtentBytes(copy->key_bytes, copy->payload_bytes) > LiveBytes(extent)) {
+    return std::nullopt;
+  }
+  std::memcpy(buffer->data(), header(extent)->key_data(), copy->key_bytes);
+  const std::string_view key(buffer->data(), copy->key_bytes);
+  if (fabric::KeyHash(key) != key_hash) return std::nullopt;
+  return key;
 }
 
 Version Opc::NextVersion() {
@@ -52,12 +64,13 @@ Version Opc::NextVersion() {
   return pool_->superblock()->last_version.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
-void Opc::Commit(fabric::IndexSlot* slot, std::uint64_t extent, Version version) {
+void Opc::Commit(fabric::IndexSlot* slot, std::uint64_t key_hash, std::uint64_t extent,
+                 Version version) {
   ExtentHeader* header = mutable_header(extent);
   const bool is_new = slot->load(std::memory_order_relaxed) == 0;  // ours alone to write
   // Release: the header and the payload are whole before the version says so (invariant 2).
   std::atomic_ref<std::uint64_t>(header->version).store(version, std::memory_order_release);
-  fabric::IndexWriter::Commit(slot, header->key_hash, extent);
+  fabric::IndexWriter::Commit(slot, key_hash, extent);
   if (is_new) share_->live_objects.fetch_add(1, std::memory_order_relaxed);  // a statistic
 }
 

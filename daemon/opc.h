@@ -11,7 +11,9 @@
 //   3. Versions are strictly increasing over the pool's whole life.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "apta/object.h"
@@ -29,16 +31,26 @@ class Opc {
   // Copies a part of the payload to where it belongs.
   void Fill(std::uint64_t extent, std::uint64_t payload_position, const void* from,
             std::uint64_t bytes);
-  void Discard(std::uint64_t extent);
 
   Version NextVersion();
-  // Visible from here on. REQUIRES: `version` is from NextVersion, the payload is whole.
-  void Commit(fabric::IndexSlot* slot, std::uint64_t extent, Version version);
+  // Visible from here on. REQUIRES: `version` is from NextVersion, the payload is whole, `key_hash`
+  // is that of Begin.
+  void Commit(fabric::IndexSlot* slot, std::uint64_t key_hash, std::uint64_t extent,
+              Version version);
   void CommitDelete(fabric::IndexSlot* slot);
 
   // Room for a key that has no slot yet; nullptr = the index cannot grow.
   fabric::IndexSlot* ReserveSlot(std::uint64_t key_hash) { return share_->index.Reserve(key_hash); }
-  void Release(std::uint64_t extent, std::uint64_t extent_bytes);
+  // Gives an extent back that nobody can read. False: there was none, the index or a header of a
+  // trusted pool has been tampered with.
+  bool Release(std::uint64_t extent);
+  std::uint64_t LiveBytes(std::uint64_t extent) const { return share_->objects.LiveBytes(extent); }
+
+  // The key of an extent that Begin made for `key_hash`, or nullopt: writers of a trusted pool can
+  // write to its header, and this one's no longer says what it did. Copied to `buffer` there.
+  using KeyBuffer = std::array<char, fabric::kMaxKeyBytes>;
+  std::optional<std::string_view> KeyOf(std::uint64_t extent, std::uint64_t key_hash,
+                                        KeyBuffer* buffer) const;
 
   const fabric::ExtentHeader* header(std::uint64_t extent) const {
     return reinterpret_cast<const fabric::ExtentHeader*>(pool_->data() + extent);

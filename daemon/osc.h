@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include "apta/object.h"
 #include "daemon/pool.h"
 
 namespace apta::daemon {
@@ -15,12 +16,10 @@ class Osc {
  public:
   struct Served {
     fabric::IndexSlot* slot;
-    const fabric::ExtentHeader* header;
     std::uint64_t extent;
-
-    std::uint64_t extent_bytes() const {
-      return fabric::ExtentBytes(header->key_bytes, header->payload_bytes);
-    }
+    // Copied: in a trusted pool clients can write to headers.
+    Version version;
+    std::uint64_t payload_bytes;
   };
 
   Osc(Pool* pool, int shard) : share_(&pool->share(shard)) {}
@@ -30,7 +29,9 @@ class Osc {
     if (slot == nullptr) return std::nullopt;
     // Relaxed: this home is the slot's only writer.
     const std::uint64_t extent = fabric::SlotExtentOffset(slot->load(std::memory_order_relaxed));
-    return Served{slot, share_->index.view().HeaderAt(extent), extent};
+    const std::optional<fabric::ExtentHeader> header = share_->index.view().CheckedHeaderAt(extent);
+    if (!header) return std::nullopt;
+    return Served{slot, extent, header->version, header->payload_bytes};
   }
 
  private:

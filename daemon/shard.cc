@@ -189,10 +189,10 @@ void Shard::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_
   // Acquire: the lane's last reply may be another shard's (its store of done_id); the node confirms
   // the same through the request that we answer.
   (void)lane->done_id.load(std::memory_order_acquire);
-  lane->reply = reply;
+  lane->SetReply(reply);
   if (link_.enabled()) {
-    lane->visible_at_ns = state.to_node.VisibleAt(now_ns_, sizeof(Lane) / 3 + payload_bytes,
-                                                  /*is_call=*/false);
+    lane->SetVisibleAt(
+        state.to_node.VisibleAt(now_ns_, sizeof(Lane) / 3 + payload_bytes, /*is_call=*/false));
   }
   // Sequentially consistent: the reply is published before WakeAnswered looks whether its reader
   // sleeps (doorbell.h), and after its content (partner: the acquire load of the waiting thread).

@@ -95,18 +95,20 @@ void Cache::Apply(int shard, fabric::TimeNs now_ns) {
   Acknowledge(shard);
 }
 
-void Cache::ApplyOne(std::uint64_t sequence, const Invalidation& invalidation) {
-  Bucket& bucket = BucketOf(invalidation.key_hash);
+void Cache::DropOlder(std::uint64_t key_hash, std::uint64_t version) {
+  Bucket& bucket = BucketOf(key_hash);
   for (int slot = 0; slot < Bucket::kSlots; ++slot) {
     const std::uint64_t extent = bucket.word[slot].load() & ~kVisited;
-    if (extent == 0 || bucket.key_hash[slot].load() != invalidation.key_hash) continue;
+    if (extent == 0 || bucket.key_hash[slot].load() != key_hash) continue;
     // Readable by invariant 1. A newer version stays: our own put, or a later get.
-    if (VersionAt(extent) < invalidation.version) EmptySlot(&bucket, slot);
+    if (VersionAt(extent) < version) EmptySlot(&bucket, slot);
   }
+}
+
+void Cache::ApplyOne(std::uint64_t sequence, const Invalidation& invalidation) {
+  DropOlder(invalidation.key_hash, invalidation.version);
   for (const std::shared_ptr<Fill>& fill : fills_) {
-    if (fill->key_hash_ != invalidation.key_hash) continue;
-    if (fill->overtaken_by_version_ == 0) fill->overtaken_at_sequence_ = sequence;
-    fill->overtaken_by_version_ = std::max(fill->overtaken_by_version_, invalidation.version);
+    if (fill->key_hash_ == invalidation.key_hash) fill->Overtake(invalidation.version, sequence);
   }
   // The object may have left the cache long ago and still be read.
   if (invalidation.old_extent != 0 && pins_->WatchIfPinned(invalidation.old_extent)) {
@@ -125,8 +127,7 @@ void Cache::DropAll(int shard, std::uint64_t first) {
   }
   for (const std::shared_ptr<Fill>& fill : fills_) {
     if (fill->shard_ != shard) continue;
-    if (fill->overtaken_by_version_ == 0) fill->overtaken_at_sequence_ = first;
-    fill->overtaken_by_version_ = ~std::uint64_t{0};  // by what, nobody knows
+    fill->Overtake(~std::uint64_t{0}, first);  // by what, nobody knows
   }
   for (const std::uint64_t extent : pins_->WatchAll()) Hold(extent);
 }
@@ -136,7 +137,7 @@ void Cache::Acknowledge(int shard) {
   ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
   std::uint64_t sequence = drain.applied.load(std::memory_order_relaxed);  // under the lock
   for (const std::shared_ptr<Fill>& fill : fills_) {
-    if (fill->shard_ != shard || fill->overtaken_by_version_ == 0) continue;
+    if (fill->shard_ != shard) continue;
     sequence = std::min(sequence, fill->overtaken_at_sequence_ - 1);
   }
   if (sequence == drain.acknowledged) return;
@@ -166,12 +167,12 @@ std::shared_ptr<Cache::Fill> Cache::BeginPut(std::uint64_t key_hash) {
   return fills_.back();
 }
 
-std::optional<PinnedExtent> Cache::EndFill(const std::shared_ptr<Fill>& fill, std::uint64_t version,
-                                           std::uint64_t extent, PinTable* table) {
+std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std::uint64_t version,
+                                          std::uint64_t extent, PinTable* table) {
   std::lock_guard<std::mutex> lock(mutex_);
   std::optional<PinnedExtent> pinned;
   const ExtentHeader* header = view_.HeaderAt(extent);
-  if (table != nullptr && header != nullptr) {
+  if (header != nullptr) {
     // Readable: the acknowledgement that would free the extent waits for this fill (invariant 2).
     pinned = PinnedExtent{table->Pin(extent), header};
     pinned->pin->Share(fill->followers_);  // each of them drops one
@@ -185,6 +186,21 @@ std::optional<PinnedExtent> Cache::EndFill(const std::shared_ptr<Fill>& fill, st
   fill->state_.store(pinned ? Fill::kFilled : Fill::kAbandoned);
   Resolve(fill);
   return pinned;
+}
+
+void Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  DropOlder(fill->key_hash_, version);
+  for (const std::shared_ptr<Fill>& other : fills_) {
+    // What it brings may be older than what this put's caller is about to rely on.
+    if (other != fill && other->key_hash_ == fill->key_hash_) {
+      other->Overtake(version, Fill::kNoSequence);
+    }
+  }
+  if (version >= fill->overtaken_by_version_ && view_.HeaderAt(extent) != nullptr) {
+    Insert(fill->key_hash_, version, extent);
+  }
+  Resolve(fill);
 }
 
 void Cache::AbandonFill(const std::shared_ptr<Fill>& fill) {

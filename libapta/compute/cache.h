@@ -17,6 +17,7 @@
 //   4. Eviction is silent: the directory may list this node longer than it caches.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -66,7 +67,9 @@ class Cache {
   void Apply(int shard, fabric::TimeNs now_ns);
   void ApplyAll(fabric::TimeNs now_ns);
 
-  // An outstanding get or put of one object. Made by BeginFill, ended by exactly one EndFill.
+  // An outstanding get or put of one object. Made by BeginGet or BeginPut, ended by exactly one of
+  // the functions below. One that was overtaken has held an acknowledgement back until it ended:
+  // the home may be waiting for it.
   class Fill;
   // A get: the caller leads a new fill (leads == true) and asks the home, or follows one that is
   // under way and waits for it. A fill that has been overtaken is not followed: what it brings may
@@ -78,10 +81,13 @@ class Cache {
   Miss BeginGet(std::uint64_t key_hash);
   std::shared_ptr<Fill> BeginPut(std::uint64_t key_hash);
 
-  // What the home answered: `extent` holds the version. Caches it, unless overtaken, and returns it
-  // pinned for the leader; followers get pins of their own. Puts need no pin (table nullptr).
-  std::optional<PinnedExtent> EndFill(const std::shared_ptr<Fill>& fill, std::uint64_t version,
-                                      std::uint64_t extent, PinTable* table);
+  // What the home answered to a get: `extent` holds the version. Caches it, unless overtaken, and
+  // returns it pinned for the leader; followers get pins of their own.
+  std::optional<PinnedExtent> EndGet(const std::shared_ptr<Fill>& fill, std::uint64_t version,
+                                     std::uint64_t extent, PinTable* table);
+  // What the home answered to a put: nothing older is found from here on, although the node's own
+  // record of it may still be under way. `extent` 0: a delete.
+  void EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent);
   // The home had nothing, or the session is over. Followers ask for themselves.
   void AbandonFill(const std::shared_ptr<Fill>& fill);
   // Blocks until the fill has ended; nullopt: abandoned.
@@ -123,6 +129,7 @@ class Cache {
   std::uint64_t VersionAt(std::uint64_t extent) const;
   std::uint64_t PayloadBytesAt(std::uint64_t extent) const;
   void ApplyOne(std::uint64_t sequence, const fabric::Invalidation& invalidation);
+  void DropOlder(std::uint64_t key_hash, std::uint64_t version);
   void DropAll(int shard, std::uint64_t first);
   void Acknowledge(int shard);
   void Insert(std::uint64_t key_hash, std::uint64_t version, std::uint64_t extent);
@@ -155,15 +162,26 @@ class Cache::Fill {
   explicit Fill(std::uint64_t key_hash, int shard, bool is_get)
       : key_hash_(key_hash), shard_(shard), is_get_(is_get) {}
 
+  int shard() const { return shard_; }
+  // After its end.
+  bool was_overtaken() const { return overtaken_by_version_ != 0; }
+
  private:
   friend class Cache;
   enum State : std::uint32_t { kOutstanding, kFilled, kAbandoned };
+  static constexpr std::uint64_t kNoSequence = ~std::uint64_t{0};
 
   const std::uint64_t key_hash_;
   const int shard_;
-  const bool is_get_;                        // may be followed
-  std::uint64_t overtaken_by_version_ = 0;   // 0 = not overtaken
-  std::uint64_t overtaken_at_sequence_ = 0;  // must not be acknowledged before we are resolved
+  const bool is_get_;  // may be followed
+  void Overtake(std::uint64_t version, std::uint64_t sequence) {
+    overtaken_by_version_ = std::max(overtaken_by_version_, version);
+    overtaken_at_sequence_ = std::min(overtaken_at_sequence_, sequence);
+  }
+
+  std::uint64_t overtaken_by_version_ = 0;  // 0 = not overtaken
+  // The first that must not be acknowledged before we are resolved. None for an own put's version.
+  std::uint64_t overtaken_at_sequence_ = kNoSequence;
   std::uint64_t followers_ = 0;
   PinnedExtent result_;
   std::atomic<std::uint32_t> state_{kOutstanding};

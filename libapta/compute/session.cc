@@ -214,9 +214,11 @@ absl::StatusOr<Object> Session::GetFromHome(std::uint64_t key_hash, std::string_
               {.op = Op::kGet, .key = key, .payload = {}, .timeout_ns = timeout_ns_});
       if (!reply.ok() || reply->code != 0) {
         cache_->AbandonFill(miss.fill);
+        RingIfHeldBack(*miss.fill);
         return reply.ok() ? MakeError(*reply, key) : reply.status();
       }
-      pinned = cache_->EndFill(miss.fill, reply->version, reply->extent_offset, table);
+      pinned = cache_->EndGet(miss.fill, reply->version, reply->extent_offset, table);
+      RingIfHeldBack(*miss.fill);
       if (!pinned) return Ended();
     } else {
       pinned = cache_->Follow(miss.fill);
@@ -233,32 +235,34 @@ absl::StatusOr<Object> Session::GetFromHome(std::uint64_t key_hash, std::string_
 
 // Replaces our own entry before the put returns: "a put followed by a get in one process reads that
 // put or a newer one".
-void Session::FinishPut(const std::shared_ptr<Cache::Fill>& fill, int shard,
+void Session::FinishPut(const std::shared_ptr<Cache::Fill>& fill,
                         const absl::StatusOr<Reply>& reply) {
-  if (!reply.ok() || reply->code != 0) {
-    cache_->AbandonFill(fill);
-    return;
-  }
-  puts_.fetch_add(1, std::memory_order_relaxed);  // a statistic
-  if (reply->extent_offset != 0) {
-    cache_->EndFill(fill, reply->version, reply->extent_offset, nullptr);
+  if (reply.ok() && reply->code == 0) {
+    puts_.fetch_add(1, std::memory_order_relaxed);  // a statistic
+    cache_->EndPut(fill, reply->version, reply->extent_offset);
+    ApplyIfNeeded(fill->shard());
   } else {
-    cache_->AbandonFill(fill);  // a delete
+    cache_->AbandonFill(fill);
   }
-  ApplyIfNeeded(shard);
+  RingIfHeldBack(*fill);
+}
+
+// A fill that was overtaken has held an acknowledgement back. The home may have asked for it, and
+// gone to sleep.
+void Session::RingIfHeldBack(const Cache::Fill& fill) {
+  if (fill.was_overtaken()) RingIfAsleep(fill.shard());
 }
 
 absl::StatusOr<Version> Session::Put(std::string_view key, BytesView value,
                                      std::uint64_t if_version) {
   const std::uint64_t key_hash = fabric::KeyHash(key);
-  const int shard = ShardOf(key_hash);
   const std::shared_ptr<Cache::Fill> fill = cache_->BeginPut(key_hash);
-  const absl::StatusOr<Reply> reply = AskRoomy(shard, {.op = Op::kPut,
-                                                       .key = key,
-                                                       .payload = value,
-                                                       .argument = if_version,
-                                                       .timeout_ns = timeout_ns_});
-  FinishPut(fill, shard, reply);
+  const absl::StatusOr<Reply> reply = AskRoomy(fill->shard(), {.op = Op::kPut,
+                                                               .key = key,
+                                                               .payload = value,
+                                                               .argument = if_version,
+                                                               .timeout_ns = timeout_ns_});
+  FinishPut(fill, reply);
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return MakeError(*reply, key);
   return reply->version;
@@ -266,14 +270,13 @@ absl::StatusOr<Version> Session::Put(std::string_view key, BytesView value,
 
 absl::StatusOr<Version> Session::Delete(std::string_view key, std::uint64_t if_version) {
   const std::uint64_t key_hash = fabric::KeyHash(key);
-  const int shard = ShardOf(key_hash);
   const std::shared_ptr<Cache::Fill> fill = cache_->BeginPut(key_hash);
-  const absl::StatusOr<Reply> reply = Ask(shard, {.op = Op::kDelete,
-                                                  .key = key,
-                                                  .payload = {},
-                                                  .argument = if_version,
-                                                  .timeout_ns = timeout_ns_});
-  FinishPut(fill, shard, reply);
+  const absl::StatusOr<Reply> reply = Ask(fill->shard(), {.op = Op::kDelete,
+                                                          .key = key,
+                                                          .payload = {},
+                                                          .argument = if_version,
+                                                          .timeout_ns = timeout_ns_});
+  FinishPut(fill, reply);
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return MakeError(*reply, key);
   return reply->version;
@@ -296,11 +299,11 @@ absl::Span<std::byte> Session::PayloadOf(std::uint64_t extent) {
 
 absl::StatusOr<Version> Session::CommitDraft(std::string_view key, std::uint64_t extent) {
   const std::uint64_t key_hash = fabric::KeyHash(key);
-  const int shard = ShardOf(key_hash);
   const std::shared_ptr<Cache::Fill> fill = cache_->BeginPut(key_hash);
   const absl::StatusOr<Reply> reply =
-      Ask(shard, {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_});
-  FinishPut(fill, shard, reply);
+      Ask(fill->shard(),
+          {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_});
+  FinishPut(fill, reply);
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return MakeError(*reply, key);
   return reply->version;

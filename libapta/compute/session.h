@@ -109,8 +109,9 @@ class Session {
   absl::StatusOr<Object> GetFromHome(std::uint64_t key_hash, std::string_view key, PinTable* table);
   absl::StatusOr<fabric::Reply> AskRoomy(int shard, const Question& question);
   void ApplyIfNeeded(int shard);
-  void FinishPut(const std::shared_ptr<Cache::Fill>& fill, int shard,
+  void FinishPut(const std::shared_ptr<Cache::Fill>& fill,
                  const absl::StatusOr<fabric::Reply>& reply);
+  void RingIfHeldBack(const Cache::Fill& fill);
 
   absl::Status Push(int shard, int lane, std::uint32_t request_id, const Question& question);
   void RingIfAsleep(int shard);

@@ -39,17 +39,26 @@ const IndexBucket* IndexView::BucketAt(std::uint64_t offset) const {
 }
 
 const ExtentHeader* IndexView::HeaderAt(std::uint64_t extent_offset) const {
+  if (!CheckedHeaderAt(extent_offset)) return nullptr;
+  return reinterpret_cast<const ExtentHeader*>(region_ + extent_offset);
+}
+
+std::optional<ExtentHeader> IndexView::CheckedHeaderAt(std::uint64_t extent_offset) const {
   if (extent_offset < heap_offset_ || extent_offset % kCacheLineBytes != 0 ||
       extent_offset > region_bytes_ - kCacheLineBytes) {
-    return nullptr;
+    return std::nullopt;
   }
-  const auto* header = reinterpret_cast<const ExtentHeader*>(region_ + extent_offset);
+  // Word by word through volatile: read once, so that what was checked is what is used.
+  ExtentHeader header;
+  const auto* words = reinterpret_cast<const volatile std::uint64_t*>(region_ + extent_offset);
+  std::array<std::uint64_t, sizeof(header) / sizeof(std::uint64_t)> copy;
+  for (std::size_t i = 0; i < copy.size(); ++i) copy[i] = words[i];
+  std::memcpy(&header, copy.data(), sizeof(header));
   const std::uint64_t room = region_bytes_ - extent_offset;
-  const std::uint64_t payload_bytes = header->payload_bytes;
-  if (payload_bytes > room || header->key_bytes > kMaxKeyBytes ||
-      header->payload_offset != PayloadOffset(header->key_bytes, payload_bytes) ||
-      header->payload_offset > room - payload_bytes) {
-    return nullptr;
+  if (header.payload_bytes > room || header.key_bytes > kMaxKeyBytes ||
+      header.payload_offset != PayloadOffset(header.key_bytes, header.payload_bytes) ||
+      header.payload_offset > room - header.payload_bytes) {
+    return std::nullopt;
   }
   return header;
 }
@@ -61,8 +70,11 @@ const IndexSlot* IndexView::Find(std::uint64_t key_hash, std::string_view key) c
       // Acquire: the header is whole; partner of the release in IndexWriter::Commit.
       const std::uint64_t word = slot.load(std::memory_order_acquire);
       if (!SlotTagMatches(word, key_hash)) continue;
-      const ExtentHeader* header = HeaderAt(SlotExtentOffset(word));
-      if (header != nullptr && header->key_hash == key_hash && header->key() == key) return &slot;
+      const std::optional<ExtentHeader> header = CheckedHeaderAt(SlotExtentOffset(word));
+      if (!header || header->key_hash != key_hash || header->key_bytes != key.size()) continue;
+      const char* found =
+          reinterpret_cast<const ExtentHeader*>(region_ + SlotExtentOffset(word))->key_data();
+      if (std::memcmp(found, key.data(), key.size()) == 0) return &slot;
     }
     // Acquire: the bucket was zeroed before it was linked; partner: the release in Reserve.
     bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));

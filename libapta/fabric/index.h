@@ -69,6 +69,9 @@ class IndexView {
   // The header at an offset, or nullptr when the offset, or the key and payload that the header
   // claims, do not lie in the heap. For registered readers and the writer.
   const ExtentHeader* HeaderAt(std::uint64_t extent_offset) const;
+  // As HeaderAt, a copy that was checked after it was taken: for the memory server, where clients
+  // may write to the heap (trusted pools).
+  std::optional<ExtentHeader> CheckedHeaderAt(std::uint64_t extent_offset) const;
 
   // For readers that are not registered (invariant 4): what `slot` names, or nullopt when it is
   // empty or was reused meanwhile.

@@ -5,8 +5,10 @@
 //   [header][per shard: submission ring, invalidation ring][hold table][lanes][staging]
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 
 #include "absl/status/statusor.h"
 #include "fabric/extent.h"
@@ -55,13 +57,27 @@ struct Lane {
   // Written by the home.
   alignas(kCacheLineBytes) std::atomic<std::uint32_t> done_id;  // futex: the reply below is whole
   std::uint32_t reserved;
-  Reply reply;
+  Reply reply;  // written by SetReply before done_id
   alignas(kCacheLineBytes) std::atomic<std::uint64_t> drained_bytes;  // of the staged body
   std::uint64_t visible_at_ns;  // of the reply; used only where a link is emulated
 
   // Written by the node.
   alignas(kCacheLineBytes) std::atomic<std::uint32_t> asleep;  // 1: wake done_id's futex
   std::atomic<std::uint64_t> staged_bytes;  // of the body, whole slices; reset before each request
+
+  // Relaxed words, ordered by the store of done_id that follows: a node that uses one lane for two
+  // homes at once gets nonsense, and the homes do not race.
+  void SetReply(const Reply& from) {
+    std::array<std::uint64_t, sizeof(Reply) / sizeof(std::uint64_t)> words;
+    std::memcpy(words.data(), &from, sizeof(from));
+    auto* to = reinterpret_cast<std::uint64_t*>(&reply);
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      std::atomic_ref<std::uint64_t>(to[i]).store(words[i], std::memory_order_relaxed);
+    }
+  }
+  void SetVisibleAt(std::uint64_t time_ns) {  // likewise
+    std::atomic_ref<std::uint64_t>(visible_at_ns).store(time_ns, std::memory_order_relaxed);
+  }
 };
 static_assert(sizeof(Lane) == 3 * kCacheLineBytes);
 static_assert(offsetof(Lane, drained_bytes) == kCacheLineBytes);

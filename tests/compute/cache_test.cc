@@ -59,7 +59,7 @@ class CacheTest : public ::testing::Test {
   std::optional<PinnedExtent> Fill(const std::string& key, Version version, std::uint64_t extent) {
     const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash(key));
     EXPECT_TRUE(miss.leads);
-    return cache_->EndFill(miss.fill, version, extent, Table());
+    return cache_->EndGet(miss.fill, version, extent, Table());
   }
   std::optional<PinnedExtent> Look(const std::string& key) {
     return cache_->Lookup(fabric::KeyHash(key), key, Table());
@@ -169,7 +169,7 @@ TEST_F(CacheTest, AnOvertakenFillIsNotCachedAndHoldsBackItsAcknowledgement) {
   const Cache::Miss later = cache_->BeginGet(fabric::KeyHash("key"));
   EXPECT_TRUE(later.leads);
   cache_->AbandonFill(later.fill);
-  const auto pinned = cache_->EndFill(miss.fill, 5, old_extent, Table());
+  const auto pinned = cache_->EndGet(miss.fill, 5, old_extent, Table());
   ASSERT_TRUE(pinned);  // its caller gets it
   EXPECT_EQ(Cached("key"), 0u);
   EXPECT_EQ(Acknowledged(), 2u);
@@ -182,7 +182,7 @@ TEST_F(CacheTest, AFillThatIsNewerThanWhatOvertookItIsCached) {
   const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash("key"));
   Invalidate("key", 6, MakeExtent("key", 5));
   cache_->Apply(0, 0);
-  cache_->EndFill(miss.fill, 6, new_extent, Table())->pin->Drop();
+  cache_->EndGet(miss.fill, 6, new_extent, Table())->pin->Drop();
   EXPECT_EQ(Cached("key"), 6u);
   EXPECT_EQ(Acknowledged(), 1u);
 }
@@ -211,7 +211,7 @@ TEST_F(CacheTest, FollowersGetTheLeadersFillWithPinsOfTheirOwn) {
       pinned->pin->Drop();
     });
   }
-  const auto pinned = cache_->EndFill(leader.fill, 5, extent, Table());
+  const auto pinned = cache_->EndGet(leader.fill, 5, extent, Table());
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(right, 3);
   EXPECT_TRUE(pins_->WatchIfPinned(extent));
@@ -223,9 +223,9 @@ TEST_F(CacheTest, APutReplacesItsOwnEntryAndAnOlderOneNeverReplacesANewer) {
   Fill("key", 5, MakeExtent("key", 5))->pin->Drop();
   const auto put = cache_->BeginPut(fabric::KeyHash("key"));
   const auto slow_put = cache_->BeginPut(fabric::KeyHash("key"));
-  cache_->EndFill(put, 7, MakeExtent("key", 7), nullptr);
+  cache_->EndPut(put, 7, MakeExtent("key", 7));
   EXPECT_EQ(Cached("key"), 7u);
-  cache_->EndFill(slow_put, 6, MakeExtent("key", 6), nullptr);
+  cache_->EndPut(slow_put, 6, MakeExtent("key", 6));
   EXPECT_EQ(Cached("key"), 7u);
   EXPECT_EQ(cache_->counters().objects, 1u);
 }
@@ -243,7 +243,7 @@ TEST_F(CacheTest, AMarkInPlaceOfRecordsDropsEverythingAndHoldsWhatIsPinned) {
   EXPECT_TRUE(Holds(pinned_extent));
   EXPECT_EQ(Acknowledged(), 0u) << "a fill is under way";
   const std::uint64_t filled = MakeExtent("filling", 4);
-  cache_->EndFill(miss.fill, 4, filled, Table())->pin->Drop();
+  cache_->EndGet(miss.fill, 4, filled, Table())->pin->Drop();
   EXPECT_EQ(Cached("filling"), 0u);
   EXPECT_EQ(Acknowledged(), 5000u);
   pinned->pin->Drop();
@@ -267,7 +267,7 @@ TEST_F(CacheTest, AMarkAcknowledgesNothingThatAFillMayStillBring) {
   issuer_.IssueDropAll(issued_);
   cache_->Apply(0, 0);
   EXPECT_EQ(Acknowledged(), 1u) << "the home may reuse the extent before the fill has pinned it";
-  const auto pinned = cache_->EndFill(miss.fill, 5, old_extent, Table());
+  const auto pinned = cache_->EndGet(miss.fill, 5, old_extent, Table());
   EXPECT_EQ(Acknowledged(), 2000u);
   EXPECT_TRUE(Holds(old_extent));
   EXPECT_EQ(Cached("key"), 0u);
@@ -277,9 +277,40 @@ TEST_F(CacheTest, AMarkAcknowledgesNothingThatAFillMayStillBring) {
 TEST_F(CacheTest, APutThatIsTooLargeToCacheStillReplacesItsOwnEntry) {
   Fill("key", 5, MakeExtent("key", 5))->pin->Drop();
   const auto put = cache_->BeginPut(fabric::KeyHash("key"));
-  cache_->EndFill(put, 7, MakeExtent("key", 7, kLimitBytes + 1), nullptr);
+  cache_->EndPut(put, 7, MakeExtent("key", 7, kLimitBytes + 1));
   EXPECT_EQ(Cached("key"), 0u);
   EXPECT_EQ(cache_->counters().bytes, 0u);
+}
+
+// On a delayed link the record of the node's own delete comes later than the reply.
+TEST_F(CacheTest, ADeleteRemovesItsOwnEntryAndOvertakesOlderFills) {
+  const std::uint64_t old_extent = MakeExtent("key", 5);
+  Fill("key", 5, old_extent)->pin->Drop();
+  const auto erase = cache_->BeginPut(fabric::KeyHash("key"));
+  const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash("key"));
+  cache_->EndPut(erase, 7, 0);
+  EXPECT_EQ(Cached("key"), 0u);
+  EXPECT_FALSE(erase->was_overtaken());
+  cache_->EndGet(miss.fill, 5, old_extent, Table())->pin->Drop();
+  EXPECT_TRUE(miss.fill->was_overtaken());
+  EXPECT_EQ(Cached("key"), 0u);
+  EXPECT_TRUE(cache_->BeginGet(fabric::KeyHash("key")).leads);
+}
+
+// An own put holds no acknowledgement back by itself, a record that comes after it does.
+TEST_F(CacheTest, AFillThatAnOwnPutHasOvertakenStillAnswersForLaterRecords) {
+  const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash("key"));
+  const auto put = cache_->BeginPut(fabric::KeyHash("key"));
+  cache_->EndPut(put, 7, MakeExtent("key", 7));
+  Invalidate("another", 1, 0);
+  cache_->Apply(0, 0);
+  EXPECT_EQ(Acknowledged(), 1u);
+  Invalidate("key", 8, 0);
+  cache_->Apply(0, 0);
+  EXPECT_EQ(Acknowledged(), 1u);
+  cache_->AbandonFill(miss.fill);
+  EXPECT_TRUE(miss.fill->was_overtaken());
+  EXPECT_EQ(Acknowledged(), 2u);
 }
 
 TEST_F(CacheTest, AfterTheSessionNothingIsFound) {

@@ -11,9 +11,9 @@
 #include <string_view>
 #include <vector>
 
-#include "tests/daemon/fake_gate.h"
 #include "daemon/home.h"
 #include "fabric/hash.h"
+#include "tests/daemon/fake_gate.h"
 
 namespace apta::daemon {
 

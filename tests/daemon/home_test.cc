@@ -1,7 +1,10 @@
 #include "daemon/home.h"
+#include <functional>
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -229,7 +232,7 @@ TEST_F(HomeTest, AFullPoolSaysWhatIsHeldAndAsksThoseWhoHoldIt) {
   EXPECT_GT(made, 100u);
   EXPECT_EQ(CodeOf(reply), StatusCode::kResourceExhausted);
   EXPECT_EQ(reply.reason, Reason::kPoolFull);
-  EXPECT_GT(reply.value[0], value.size());
+  EXPECT_EQ(reply.value[0], value.size());
   EXPECT_GT(reply.value[2], reply.value[1]) << "nearly all of it is held";
   EXPECT_GE(gate_.node(1).nudges, 1);
   const std::uint64_t extents = LiveExtents();
@@ -364,6 +367,53 @@ TEST_F(TrustedHomeTest, ADraftIsVisibleWhenItIsCommitted) {
   EXPECT_EQ(gate_.node(1).records[1].version, committed.version);
   EXPECT_EQ(Ask(0, Inline(Op::kCommit, "", "", created.extent_offset)).reason,
             Reason::kNoSuchDraft);
+}
+
+TEST_F(TrustedHomeTest, ADraftWhoseHeaderWasOverwrittenIsRefused) {
+  const auto header_of = [&](std::uint64_t extent) {
+    return reinterpret_cast<fabric::ExtentHeader*>(pool_->data() + extent);
+  };
+  using Damage = std::function<void(fabric::ExtentHeader*)>;
+  const std::vector<Damage> damages = {
+      [](auto* header) { header->payload_bytes = 1 << 20; },
+      [](auto* header) { header->payload_bytes = ~std::uint64_t{0}; },
+      [](auto* header) { header->key_bytes = 0xffff; },
+      [](auto* header) { header->key_bytes = 2; },
+      [](auto* header) { header->key_hash ^= 1; },
+      [](auto* header) { header->payload_offset = 0; },
+      [](auto* header) { *reinterpret_cast<char*>(header + 1) = 'x'; },
+      [](auto* header) { std::memset(header, 0xff, sizeof(*header)); },
+  };
+  for (const Damage& damage : damages) {
+    const std::uint64_t draft = Ask(0, Inline(Op::kCreate, "key", "", 3)).extent_offset;
+    damage(header_of(draft));
+    EXPECT_EQ(Ask(0, Inline(Op::kCommit, "", "", draft)).reason, Reason::kBadRequest);
+  }
+  for (const Damage& damage : damages) {  // and an abandoned one is released whole
+    const std::uint64_t draft = Ask(0, Inline(Op::kCreate, "key", "", 3)).extent_offset;
+    damage(header_of(draft));
+    EXPECT_TRUE(Step(0, Inline(Op::kAbort, "", "", draft)));
+  }
+  EXPECT_EQ(LiveExtents(), 0u);
+  EXPECT_EQ(Visible("key"), 0u);
+}
+
+TEST_F(TrustedHomeTest, AnOverwrittenObjectHarmsNoOther) {
+  Put(0, "other", "whole");
+  for (int i = 0; i < 64; ++i) {
+    const Reply put = Put(0, "key", "value");
+    ASSERT_EQ(put.code, 0);
+    auto* bytes = reinterpret_cast<unsigned char*>(pool_->data() + put.extent_offset);
+    for (std::size_t at = 0; at < sizeof(fabric::ExtentHeader); ++at) {
+      bytes[at] = static_cast<unsigned char>(i * 37 + static_cast<int>(at) * 11);
+    }
+    Get(1, "key");
+    Delete(1, "key");
+    gate_.AcknowledgeAll(0);
+    gate_.AcknowledgeAll(1);
+    Poll();
+  }
+  EXPECT_EQ(Payload(Get(1, "other").extent_offset), "whole");
 }
 
 TEST_F(TrustedHomeTest, ADraftBelongsToItsNodeAndGoesWithIt) {

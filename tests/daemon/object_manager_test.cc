@@ -38,11 +38,12 @@ class Model {
     if (live_.empty()) return;
     auto entry = live_.lower_bound(kBegin + which % (kEnd - kBegin));
     if (entry == live_.end()) entry = live_.begin();
-    objects_.Free(entry->first, entry->second);
+    EXPECT_EQ(objects_.LiveBytes(entry->first), ObjectManager::BucketBytes(entry->second));
+    EXPECT_TRUE(objects_.Free(entry->first));
     live_.erase(entry);
   }
   void FreeAll() {
-    for (const auto& [offset, bytes] : live_) objects_.Free(offset, bytes);
+    for (const auto& [offset, bytes] : live_) EXPECT_TRUE(objects_.Free(offset));
     live_.clear();
   }
   const std::map<std::uint64_t, std::uint64_t>& live() const { return live_; }
@@ -94,7 +95,7 @@ TEST(ObjectManagerTest, TheWholeHeapIsOneExtentThatCanBeHadAgainAndAgain) {
     const std::uint64_t offset = objects.Allocate(objects.capacity_bytes());
     EXPECT_EQ(offset, kBegin);
     EXPECT_EQ(objects.Allocate(1), 0u);
-    objects.Free(offset, objects.capacity_bytes());
+    objects.Free(offset);
   }
   EXPECT_EQ(objects.Allocate(objects.capacity_bytes() + 1), 0u);
 }
@@ -105,7 +106,7 @@ TEST(ObjectManagerTest, AFreedExtentIsHandedOutAgainBeforeFreshMemory) {
     const std::uint64_t kept = objects.Allocate(bytes);
     const std::uint64_t freed = objects.Allocate(bytes);
     const std::uint64_t guard = objects.Allocate(bytes);
-    objects.Free(freed, bytes);
+    objects.Free(freed);
     EXPECT_EQ(objects.Allocate(bytes), freed) << bytes;
     EXPECT_NE(kept, guard);
   }
@@ -136,9 +137,9 @@ TEST(ObjectManagerTest, ARebuiltManagerKnowsEveryLiveExtent) {
     if (after != model.live().begin()) {
       ASSERT_LE(std::prev(after)->first + std::prev(after)->second, offset);
     }
-    second.Free(offset, bytes);
+    second.Free(offset);
   }
-  for (const auto& [offset, bytes] : model.live()) second.Free(offset, bytes);
+  for (const auto& [offset, bytes] : model.live()) second.Free(offset);
   EXPECT_EQ(second.used_bytes(), 0u);
   EXPECT_NE(second.Allocate(kEnd - kBegin), 0u);
 }
@@ -159,12 +160,21 @@ TEST(ObjectManagerTest, WhatCannotBeAnExtentIsNotAdopted) {
   EXPECT_EQ(objects.live_extents(), 2u);
 }
 
-TEST(ObjectManagerDeathTest, FreeingWhatIsNotLiveEndsTheProcess) {
+TEST(ObjectManagerTest, FreeingWhatIsNotLiveIsRefusedAndChangesNothing) {
   ObjectManager objects(kBegin, kEnd);
-  const std::uint64_t offset = objects.Allocate(100);
-  EXPECT_DEATH(objects.Free(offset + 128, 100), "invariant");
-  objects.Free(offset, 100);
-  EXPECT_DEATH(objects.Free(offset, 100), "invariant");
+  const std::uint64_t small = objects.Allocate(100);
+  const std::uint64_t large = objects.Allocate(100'000);
+  const std::uint64_t used_bytes = objects.used_bytes();
+  for (const std::uint64_t offset : {std::uint64_t{0}, small + 64, small + 128, large + 4096,
+                                     large + 64, kBegin - 64, kEnd, ~std::uint64_t{63}}) {
+    EXPECT_EQ(objects.LiveBytes(offset), 0u) << offset;
+    EXPECT_FALSE(objects.Free(offset)) << offset;
+  }
+  EXPECT_EQ(objects.used_bytes(), used_bytes);
+  EXPECT_TRUE(objects.Free(small));
+  EXPECT_FALSE(objects.Free(small));
+  EXPECT_TRUE(objects.Free(large));
+  EXPECT_FALSE(objects.Free(large));
 }
 
 }  // namespace

@@ -31,8 +31,7 @@ class OicTest : public ::testing::Test, public InvalidationGate, public RoundObs
   bool Holds(NodeId node, std::uint64_t extent) override { return holds_[node].contains(extent); }
   // RoundObserver
   void OnAcknowledged(std::uint64_t key_hash) override { completed_.push_back(key_hash); }
-  void OnReleased(std::uint64_t extent, std::uint64_t bytes) override {
-    EXPECT_EQ(bytes, 64u);
+  void OnReleased(std::uint64_t extent) override {
     EXPECT_TRUE(released_.insert(extent).second) << "released twice";
   }
 

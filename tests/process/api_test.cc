@@ -471,8 +471,7 @@ TEST_F(ApiTest, EverySlotCanBeTakenAndNoMore) {
   std::vector<Client> clients;
   absl::StatusOr<Client> next = absl::UnknownError("");
   while (clients.size() < 1000 &&
-         (next = Client::Connect({.socket = socket(), .node = "n", .cache_bytes = 1 << 20}))
-             .ok()) {
+         (next = Client::Connect({.socket = socket(), .node = "n", .cache_bytes = 1 << 20})).ok()) {
     clients.push_back(*std::move(next));
   }
   EXPECT_EQ(clients.size(), 255u);  // and client_

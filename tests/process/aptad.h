@@ -53,35 +53,33 @@ class Folder {
 // An aptad that has said that it serves, or has ended.
 class Aptad {
  public:
-  explicit Aptad(const std::vector<std::string>& flags) : Aptad(flags, Pipe::Make()) {}
+  explicit Aptad(const std::vector<std::string>& flags)
+      : child_(Command(flags), Memory().get(), log_.get(), log_.get()) {
+    const auto has_said = [&] {
+      const std::string seen = log();
+      const std::size_t serving = seen.find("serving ");
+      return serving != seen.npos && seen.find('\n', serving) != seen.npos;
+    };
+    EXPECT_TRUE(Eventually([&] { return has_said() || child_.HasEnded(); })) << log();
+  }
 
-  const std::string& log() const { return log_; }
+  std::string log() const { return Contents(log_); }
   pid_t pid() const { return child_.pid(); }
   void Signal(int number) const { child_.Signal(number); }
-  // Its exit code; the rest of its log is taken in.
+  // Its exit code.
   int End(int number) {
     child_.Signal(number);
-    log_ += ReadToEnd(stderr_);
     return child_.Wait();
   }
 
  private:
-  Aptad(const std::vector<std::string>& flags, Pipe log)
-      : child_(Command(flags), Memory().get(), log.write_end.get(), log.write_end.get()),
-        stderr_(std::move(log.read_end)) {
-    log.write_end.Close();
-    log_ = ReadUntil(stderr_, [](const std::string& seen) {
-      return seen.find('\n', seen.find("serving ")) != seen.npos;
-    });
-  }
   static std::vector<std::string> Command(std::vector<std::string> flags) {
     flags.insert(flags.begin(), APTAD_PATH);
     return flags;
   }
 
+  Fd log_ = Memory();  // a file, so that a server with much to say is not held up
   Child child_;
-  Fd stderr_;
-  std::string log_;
 };
 
 // This test's binary once more, as another process: main() hands over to `Role` (see RoleMain).

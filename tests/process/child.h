@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,6 +46,11 @@ class Child {
 
   void Signal(int number) const { kill(pid_, number); }
   pid_t pid() const { return pid_; }
+  bool HasEnded() const {
+    siginfo_t ended{};
+    const auto id = static_cast<id_t>(pid_);
+    return waitid(P_PID, id, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid == pid_;
+  }
   // The exit code, or minus the signal that ended it.
   int Wait() {
     int status = 0;
@@ -89,7 +95,9 @@ inline Fd Memory(const std::string& text = "") {
 }
 
 inline std::string Contents(const Fd& file) {
-  std::string text(static_cast<std::size_t>(lseek(file.get(), 0, SEEK_END)), '\0');
+  struct stat status {};  // no seek: a child may be writing at the shared position
+  EXPECT_EQ(fstat(file.get(), &status), 0);
+  std::string text(static_cast<std::size_t>(status.st_size), '\0');
   EXPECT_EQ(pread(file.get(), text.data(), text.size(), 0), static_cast<ssize_t>(text.size()));
   return text;
 }

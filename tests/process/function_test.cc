@@ -33,9 +33,11 @@ class FunctionTest : public ::testing::Test {
 
   // The host's threads are taken by functions that call functions.
   void SetUp() override {
-    host_.Register("echo", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
-      return Bytes(invocation.input().begin(), invocation.input().end());
-    }, {.max_concurrency = 8});
+    host_.Register("echo",
+                   [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+                     return Bytes(invocation.input().begin(), invocation.input().end());
+                   },
+                   {.max_concurrency = 8});
     host_.Register("fail", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
       return absl::AlreadyExistsError(std::string(AsText(invocation.input())));
     });
@@ -48,29 +50,34 @@ class FunctionTest : public ::testing::Test {
       if (AsText(invocation.input()) == "no") return absl::AbortedError("changed my mind");
       return ToBytes(invocation.Get("stored").ok() ? "visible" : "kept back");
     });
-    host_.Register("read", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
-      const auto object = invocation.Get(AsText(invocation.input()));
-      if (!object.ok()) return object.status();
-      return Bytes(object->bytes().begin(), object->bytes().end());
-    }, {.max_concurrency = 4});
-    host_.Register("wait", [this](Invocation&) -> absl::StatusOr<Bytes> {
-      waiting_.fetch_add(1);
-      Eventually([this] { return released_.load(); });
-      return ToBytes("released");
-    }, {.max_concurrency = 2});
-    host_.Register("nest", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
-      const int depth = std::stoi(std::string(AsText(invocation.input())));
-      if (depth == 0) return ToBytes("bottom");
-      absl::StatusOr<Bytes> below =
-          invocation.Call("nest", AsBytes(std::to_string(depth - 1)));
-      if (below.ok()) below->push_back(std::byte{'!'});
-      return below;
-    }, {.max_concurrency = 8});
+    host_.Register("read",
+                   [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+                     const auto object = invocation.Get(AsText(invocation.input()));
+                     if (!object.ok()) return object.status();
+                     return Bytes(object->bytes().begin(), object->bytes().end());
+                   },
+                   {.max_concurrency = 4});
+    host_.Register("wait",
+                   [this](Invocation&) -> absl::StatusOr<Bytes> {
+                     waiting_.fetch_add(1);
+                     Eventually([this] { return released_.load(); });
+                     return ToBytes("released");
+                   },
+                   {.max_concurrency = 2});
+    host_.Register("nest",
+                   [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+                     const int depth = std::stoi(std::string(AsText(invocation.input())));
+                     if (depth == 0) return ToBytes("bottom");
+                     absl::StatusOr<Bytes> below =
+                         invocation.Call("nest", AsBytes(std::to_string(depth - 1)));
+                     if (below.ok()) below->push_back(std::byte{'!'});
+                     return below;
+                   },
+                   {.max_concurrency = 8});
     host_.Register("fan", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
       std::vector<Pending> pending;
       for (int i = 0; i < 5; ++i) {
-        absl::StatusOr<Pending> started =
-            invocation.Start("echo", AsBytes(std::to_string(i)));
+        absl::StatusOr<Pending> started = invocation.Start("echo", AsBytes(std::to_string(i)));
         if (!started.ok()) return started.status();
         pending.push_back(*std::move(started));
       }
@@ -132,8 +139,8 @@ TEST_F(FunctionTest, WhatIsNotThereOrCannotBeRightIsRefused) {
       client_.Call("echo", {}, {.deadline = absl::ZeroDuration()}).status()));
   const absl::Status too_large = client_.Call("echo", Bytes(65 << 20)).status();
   EXPECT_TRUE(absl::IsResourceExhausted(too_large)) << too_large;
-  EXPECT_TRUE(absl::IsAlreadyExists(
-      (*host_).Register("echo", [](Invocation&) { return Bytes(); })));
+  EXPECT_TRUE(
+      absl::IsAlreadyExists((*host_).Register("echo", [](Invocation&) { return Bytes(); })));
 }
 
 TEST_F(FunctionTest, StartIsDoneWhenTheFunctionHasReturned) {

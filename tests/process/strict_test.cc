@@ -25,11 +25,11 @@ constexpr const char* kKey = "the key";
 
 // One key's history as it was in real time.
 struct History {
-  std::atomic<std::uint64_t> begun;       // puts and deletes that have begun
-  std::atomic<std::uint64_t> ended;       // and those that were acknowledged
-  std::atomic<Version> last;              // acknowledged; valid while begun == ended
+  std::atomic<std::uint64_t> begun;  // puts and deletes that have begun
+  std::atomic<std::uint64_t> ended;  // and those that were acknowledged
+  std::atomic<Version> last;         // acknowledged; valid while begun == ended
   std::atomic<std::uint64_t> last_exists;
-  std::atomic<Version> seen;              // the newest that any reader got, or writer was told of
+  std::atomic<Version> seen;  // the newest that any reader got, or writer was told of
   std::atomic<std::uint64_t> exact_reads;
   std::atomic<std::uint64_t> reads;
   std::atomic<std::uint64_t> stop;
@@ -114,8 +114,7 @@ int RunWriter(const std::string& socket, History* history, int operations) {
     const std::size_t size = random() % 50 == 0 ? 100'000 : 1 + random() % 300;
     ++history->begun;
     const absl::StatusOr<Version> version =
-        deletes ? client.Delete(kKey)
-                : client.Put(kKey, Bytes(size, static_cast<std::byte>(i)));
+        deletes ? client.Delete(kKey) : client.Put(kKey, Bytes(size, static_cast<std::byte>(i)));
     if (!version.ok()) {
       fmt::print(stderr, "writer: {}\n", version.status().ToString());
       return 1;
@@ -148,8 +147,8 @@ TEST(StrictTest, NobodyReadsWhatIsOlderThanWhatAnybodyHasSeen) {
   SharedPage<History> history;
   std::vector<std::unique_ptr<Other>> readers;
   for (int i = 0; i < kReaders; ++i) {
-    readers.push_back(std::make_unique<Other>(
-        std::vector<std::string>{"reader", socket, history.name()}));
+    readers.push_back(
+        std::make_unique<Other>(std::vector<std::string>{"reader", socket, history.name()}));
   }
   ASSERT_TRUE(test::Eventually([&] { return history->reads.load() > 100; }));
   const int operations = test::Scaled(300'000);
