@@ -117,12 +117,21 @@ A pool is name=NAME,key=value,... in any order:
                         (memfd and hugetlb vanish with the server)
   numa=NODE             any | near | far | a node's number          [any]
                         (far: the nearest memory node without CPUs)
-  coherence=MODE        strict                                      [strict]
+  coherence=MODE        strict: a hit looks whether it is still current
+                        lazy: it does not; functions see every put that
+                          was acknowledged before they were started
+                        sync: a put waits for all caches (baseline)
+                        versioned: a hit asks the server (baseline)
+                        uncached: every get reads the heap          [strict]
   access=ACCESS         isolated: clients cannot write the heap
                         trusted: writers fill objects in place      [isolated]
   durability=MODE       none                                        [none]
   owner=USER            who may attach, with the owner bits of mode [the server's user]
   group=GROUP           who may attach, with the group bits of mode [the server's group]
+  directory_entries=N   objects whose sharers are known at a time   [by size]
+  ack_deadline=TIME     a node that owes acknowledgements and sends
+                        none for so long is cut off (fenced)        [2s]
+  node_quota=SIZE       ... or for which more old versions are held [half the pool]
   mode=OCTAL            read bits let owner, group, others attach   [0600]
 
 A link is none, cxl (500ns, 80Gbps), rdma-fast (cxl and 14us per call), rdma (1500ns,

@@ -12,6 +12,8 @@
 #include <set>
 #include <vector>
 
+#include "absl/time/time.h"
+#include "fabric/coherence.h"
 #include "fabric/region.h"
 #include "fabric/superblock.h"
 
@@ -20,8 +22,13 @@ namespace {
 
 constexpr std::string_view kServerKeys = "socket, shards, threads, link";
 constexpr std::string_view kPoolKeys =
-    "name, bytes, backing, numa, coherence, access, durability, owner, group, mode";
+    "name, bytes, backing, numa, coherence, access, durability, owner, group, mode, "
+    "directory_entries, ack_deadline, node_quota";
 constexpr std::size_t kMaxPoolNameBytes = 63;
+constexpr std::uint64_t kMaxDirectoryEntries = std::uint64_t{1} << 32;
+// Below, a node that merely waits for its turn on a busy machine would be fenced.
+constexpr std::uint64_t kMinAckDeadlineMs = 10;
+constexpr std::uint64_t kMaxAckDeadlineMs = 3'600'000;
 constexpr std::uint64_t kMaxLinkDelayNs = 1'000'000'000;
 
 std::string_view Message(const absl::Status& status) {
@@ -61,12 +68,9 @@ bool IsNuma(std::string_view numa) {
 
 // "" when right, else what is wrong.
 std::string CoherenceFault(std::string_view coherence) {
-  if (coherence == "strict") return "";
-  constexpr std::array<std::string_view, 4> kOther = {"lazy", "sync", "versioned", "uncached"};
-  if (std::ranges::find(kOther, coherence) != kOther.end()) {
-    return fmt::format("coherence={} is not served by this version; use strict", coherence);
-  }
-  return fmt::format("coherence={} is no coherence mode; use strict", coherence);
+  if (fabric::ParseCoherence(coherence)) return "";
+  return fmt::format("coherence={} is none of {}", coherence,
+                     fmt::join(fabric::kCoherenceNames, ", "));
 }
 
 std::string BytesFault(std::uint64_t bytes) {
@@ -97,6 +101,14 @@ std::string PoolFault(const PoolOptions& pool) {
   }
   if (!IsNuma(pool.numa)) {
     return fmt::format("numa={} is none of any, near, far or a node's number", pool.numa);
+  }
+  if (pool.directory_entries > kMaxDirectoryEntries) {
+    return fmt::format("directory_entries={} is more than {}", pool.directory_entries,
+                       kMaxDirectoryEntries);
+  }
+  if (pool.ack_deadline_ms < kMinAckDeadlineMs || pool.ack_deadline_ms > kMaxAckDeadlineMs) {
+    return fmt::format("ack_deadline={}ms is not {}ms to {}ms", pool.ack_deadline_ms,
+                       kMinAckDeadlineMs, kMaxAckDeadlineMs);
   }
   if (pool.mode > 0777) {
     return fmt::format("mode={:#o} is no file mode; at most 0777", pool.mode);
@@ -209,6 +221,32 @@ absl::Status SetPoolOption(std::string_view key, std::string_view value, PoolOpt
       return absl::InvalidArgumentError(fmt::format("bytes: {}", Message(bytes.status())));
     }
     options->bytes = *bytes;
+    return absl::OkStatus();
+  }
+  if (key == "directory_entries") {
+    const auto entries = ParseNumber<std::uint64_t>(value);
+    if (!entries || *entries > kMaxDirectoryEntries) {
+      return absl::InvalidArgumentError(fmt::format("directory_entries={} is not 0 (by size) to {}",
+                                                    value, kMaxDirectoryEntries));
+    }
+    options->directory_entries = *entries;
+    return absl::OkStatus();
+  }
+  if (key == "ack_deadline") {
+    absl::Duration deadline;
+    if (!absl::ParseDuration(std::string(value), &deadline) || deadline < absl::ZeroDuration()) {
+      return absl::InvalidArgumentError(
+          fmt::format("ack_deadline={} is no time; write ms, s or m, such as 2s", value));
+    }
+    options->ack_deadline_ms = static_cast<std::uint64_t>(absl::ToInt64Milliseconds(deadline));
+    return absl::OkStatus();
+  }
+  if (key == "node_quota") {
+    const auto bytes = ParseBytes(value);
+    if (!bytes.ok()) {
+      return absl::InvalidArgumentError(fmt::format("node_quota: {}", Message(bytes.status())));
+    }
+    options->node_quota_bytes = *bytes;
     return absl::OkStatus();
   }
   if (key == "mode") {

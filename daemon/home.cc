@@ -20,12 +20,20 @@ namespace {
 // How many directory entries are looked at between two polls when a node has died.
 constexpr std::uint64_t kForgetSlice = 4096;
 
-// Beyond any region; what merely does not fit into this pool is answered with its size.
-constexpr std::uint64_t kMaxPayloadBytes = std::uint64_t{1} << 48;
+// A node that is over its quota may be about to let go: it was asked at half of it.
+constexpr TimeNs kQuotaGraceNs = 100'000'000;
 
 std::uint64_t DirectoryEntriesFor(const Pool& pool) {
-  return std::max<std::uint64_t>(
-      4096, pool.region().size_bytes() / 4096 / static_cast<std::uint64_t>(pool.shards()));
+  const auto shards = static_cast<std::uint64_t>(pool.shards());
+  const std::uint64_t wanted = pool.options().directory_entries;
+  if (wanted != 0) return (wanted + shards - 1) / shards;
+  return std::max<std::uint64_t>(4096, pool.region().size_bytes() / 4096 / shards);
+}
+
+std::uint64_t QuotaFor(const Pool& pool) {
+  const std::uint64_t wanted = pool.options().node_quota_bytes;
+  return (wanted != 0 ? wanted : pool.region().size_bytes() / 2) /
+         static_cast<std::uint64_t>(pool.shards());
 }
 
 }  // namespace
@@ -37,9 +45,13 @@ Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate)
       osc_(pool, shard),
       opc_(pool, shard),
       otc_(DirectoryEntriesFor(*pool)),
-      oic_(gate, this) {
+      oic_(gate, this),
+      coherence_(pool->coherence()),
+      ack_deadline_ns_(pool->options().ack_deadline_ms * 1'000'000),
+      quota_bytes_(QuotaFor(*pool)) {
   scheduler::Environment* const environment = this;
   if (hosts_functions) executor_ = std::make_unique<scheduler::ExecutorManager>(environment);
+  if (coherence_ == fabric::Coherence::kSync) blocking_.emplace();
   uploads_.reserve(fabric::kLanes);
 }
 
@@ -48,24 +60,45 @@ void Home::AttachNode(NodeId node) {
   oic_.AttachNode(node);
 }
 
-// Invariant 4.
-void Home::ForgetNode(NodeId node) {
+// What the node has under way, and what it could still do to others, ends. Drafts and lent extents
+// stay: its process may be writing or reading them.
+void Home::FenceNode(NodeId node) {
   Node& state = node_[node];
+  if (state.is_fenced) return;
+  state.is_fenced = true;
+  ++counters_.fenced_nodes;
+  EndRequestsOf(node);
+  oic_.FenceNode(node);
+  RunDeferred();
+}
+
+void Home::EndRequestsOf(NodeId node) {
   std::erase_if(uploads_, [&](const Upload& upload) {
     if (upload.node != node) return false;
     if (upload.extent != 0) Discard(upload.extent);
     return true;
   });
-  for (const Draft& draft : state.drafts) Discard(draft.extent);
+  if (blocking_) {
+    blocking_->ForgetNode(node, [this](std::uint64_t extent) { Discard(extent); });
+  }
   if (executor_) executor_->ForgetNode(node);
+}
+
+// Invariant 4.
+void Home::ForgetNode(NodeId node) {
+  Node& state = node_[node];
+  EndRequestsOf(node);
+  for (const Draft& draft : state.drafts) Discard(draft.extent);
   for (const std::uint64_t extent : state.lent) Discard(extent);
   state = Node{};
   oic_.ForgetNode(node);
+  RunDeferred();
   forgetting_.push_back({node, Otc::kScanStart});
 }
 
 bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
   ++counters_.requests;
+  now_ns_ = now_ns;
   const Waiter from{node, request.lane, request.request_id};
   const auto op = static_cast<std::uint8_t>(request.op);
   const std::uint64_t body_bytes = request.key_bytes + request.payload_bytes;
@@ -111,7 +144,7 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
   }
   switch (request.op) {
     case Op::kGet:
-      Get(from, key_hash, key);
+      Get(from, key_hash, key, request.argument);
       return true;
     case Op::kPut:
     case Op::kCall:
@@ -126,7 +159,7 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
       Stat(from, key_hash, key);
       return true;
     case Op::kCreate:
-      Create(from, key_hash, key, std::min(request.argument, kMaxPayloadBytes));
+      Create(from, key_hash, key, request.argument);
       return true;
     case Op::kCommit:
       CommitDraft(from, request.argument);
@@ -150,6 +183,7 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
 
 int Home::Poll(TimeNs now_ns) {
   int done = 0;
+  now_ns_ = now_ns;
   for (std::size_t i = 0; i < uploads_.size();) {
     const std::uint64_t before = uploads_[i].drained_bytes;
     Upload upload = uploads_[i];
@@ -165,7 +199,9 @@ int Home::Poll(TimeNs now_ns) {
     EndUpload(upload, now_ns);
     ++done;
   }
-  done += oic_.Poll();
+  done += oic_.Poll(now_ns);
+  RunDeferred();
+  if (now_ns >= next_check_ns_) CheckDebts();
   if (executor_) done += executor_->Poll(now_ns);
   if (!forgetting_.empty()) {
     Forgetting& forgetting = forgetting_.front();
@@ -193,7 +229,52 @@ void Home::AskForAcknowledgements(NodeId node) {
   gate_->Nudge(node);
 }
 
-void Home::OnAcknowledged(std::uint64_t key_hash) { otc_.AckComplete(key_hash); }
+void Home::OnAcknowledged(std::uint64_t key_hash, std::uint64_t version) {
+  otc_.AckComplete(key_hash);
+  if (!blocking_) return;
+  if (const std::optional<Change> change = blocking_->Take(key_hash, version)) Finish(*change);
+}
+
+// Asks nodes that have been silent for a while, and fences those that stay so.
+void Home::CheckDebts() {
+  next_check_ns_ = now_ns_ + std::max<TimeNs>(ack_deadline_ns_ / 16, 1'000'000);
+  const NodeSet nodes = oic_.answering();  // a copy: fencing changes it
+  if (oic_.open_rounds() > 0 || !oic_.owing().empty()) {
+    nodes.ForEach([&](NodeId node) { CheckDebt(node); });
+  }
+}
+
+void Home::CheckDebt(NodeId node) {
+  Node& state = node_[node];
+  const bool owes = oic_.owing().Contains(node);
+  const TimeNs silent_ns = owes ? now_ns_ - std::min(now_ns_, oic_.OwingSince(node)) : 0;
+  const std::uint64_t held_bytes = oic_.HeldBytesOf(node);
+  if (owes && (silent_ns >= ack_deadline_ns_ / 4 || held_bytes > quota_bytes_ / 2)) {
+    AskForAcknowledgements(node);
+  }
+  if (held_bytes <= quota_bytes_) {
+    state.over_quota_since_ns = 0;
+  } else if (state.over_quota_since_ns == 0) {
+    state.over_quota_since_ns = now_ns_;
+  }
+  const bool is_over_quota =
+      state.over_quota_since_ns != 0 && now_ns_ - state.over_quota_since_ns >= kQuotaGraceNs;
+  if (silent_ns < ack_deadline_ns_ && !is_over_quota) return;
+  const FenceReason reason{.outstanding = oic_.Outstanding(node),
+                           .silent_ns = silent_ns,
+                           .held_bytes = held_bytes,
+                           .allowed_silent_ns = ack_deadline_ns_,
+                           .allowed_bytes = quota_bytes_};
+  FenceNode(node);
+  gate_->Fence(node, reason);
+}
+
+TimeNs Home::next_deadline_ns() const {
+  TimeNs deadline_ns = executor_ ? executor_->next_deadline_ns() : ~TimeNs{0};
+  // Debts are looked at from time to time as long as there are some.
+  if (oic_.open_rounds() > 0) deadline_ns = std::min(deadline_ns, next_check_ns_);
+  return deadline_ns;
+}
 
 void Home::OnReleased(std::uint64_t extent) { Discard(extent); }
 
@@ -215,7 +296,8 @@ void Home::Fail(const Waiter& to, StatusCode code, Reason reason, std::uint64_t 
 
 void Home::FailFull(const Waiter& to, std::uint64_t key_bytes, std::uint64_t payload_bytes) {
   const std::uint64_t capacity_bytes = opc_.capacity_bytes();
-  if (ObjectManager::BucketBytes(fabric::ExtentBytes(key_bytes, payload_bytes)) > capacity_bytes) {
+  if (payload_bytes > kMaxPayloadBytes ||
+      ObjectManager::BucketBytes(fabric::ExtentBytes(key_bytes, payload_bytes)) > capacity_bytes) {
     Fail(to, StatusCode::kResourceExhausted, Reason::kObjectTooLarge, payload_bytes,
          capacity_bytes);
     return;

@@ -21,6 +21,7 @@
 #include <memory>
 #include <vector>
 
+#include "daemon/blocking_puts.h"
 #include "daemon/node_set.h"
 #include "daemon/oic.h"
 #include "daemon/opc.h"
@@ -28,6 +29,7 @@
 #include "daemon/otc.h"
 #include "daemon/pool.h"
 #include "fabric/clock.h"
+#include "fabric/coherence.h"
 #include "fabric/message.h"
 #include "scheduler/executor_manager.h"
 
@@ -36,6 +38,15 @@ namespace apta::daemon {
 using fabric::Reply;
 using fabric::Request;
 using fabric::TimeNs;
+
+// Why a node was fenced, for the message that it gets.
+struct FenceReason {
+  std::uint64_t outstanding = 0;  // acknowledgements that it owes
+  TimeNs silent_ns = 0;           // since it acknowledged anything
+  std::uint64_t held_bytes = 0;   // of old versions that wait for it
+  std::uint64_t allowed_silent_ns = 0;
+  std::uint64_t allowed_bytes = 0;
+};
 
 // Everything that a home may do to nodes.
 class NodeGate : public InvalidationGate {
@@ -50,13 +61,21 @@ class NodeGate : public InvalidationGate {
   virtual void SetDrained(NodeId node, std::uint16_t lane, std::uint64_t bytes) = 0;
   // Asks a node that may be asleep to look at its invalidation ring.
   virtual void Nudge(NodeId node) = 0;
+  // The home has fenced the node: it, and the other homes, must learn of it.
+  virtual void Fence(NodeId node, const FenceReason& reason) = 0;
   // Nothing of the node is left in this home: its slot may be reused.
   virtual void OnNodeForgotten(NodeId node) = 0;
 };
 
+// Beyond any region; what merely does not fit into this pool is answered with its size.
+inline constexpr std::uint64_t kMaxPayloadBytes = std::uint64_t{1} << 48;
+
 struct HomeCounters {
   std::uint64_t requests = 0;
   std::uint64_t bad_requests = 0;
+  std::uint64_t directory_evictions = 0;
+  std::uint64_t untracked = 0;  // gets and puts that the directory had no room for
+  std::uint64_t fenced_nodes = 0;
   std::uint64_t tampered_extents = 0;  // trusted pools: releases of what a client has overwritten
 };
 
@@ -66,6 +85,10 @@ class Home final : private RoundObserver, private scheduler::Environment {
   Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate);
 
   void AttachNode(NodeId node);
+  // The node is cut off: it owes nothing and sends nothing more, but until ForgetNode it may read
+  // what it could read now. Done by the home itself for a node that is past its acknowledgement
+  // deadline or its quota; once for each node.
+  void FenceNode(NodeId node);
   // The node is dead or has left: it sends nothing more. OnNodeForgotten follows from Poll.
   void ForgetNode(NodeId node);
 
@@ -80,7 +103,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   // that memory is not held for nodes that are merely idle.
   void NudgeOwing();
 
-  TimeNs next_deadline_ns() const { return executor_ ? executor_->next_deadline_ns() : ~TimeNs{0}; }
+  TimeNs next_deadline_ns() const;
   const HomeCounters& counters() const { return counters_; }
   const Oic& oic() const { return oic_; }
   const Otc& otc() const { return otc_; }
@@ -99,6 +122,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
     std::uint64_t extent;      // 0: the payload is empty
     std::uint64_t body_bytes;  // staged; the payload begins at payload_offset
     std::uint64_t payload_offset;
+    std::uint64_t payload;  // where it belongs in the region
     std::uint64_t drained_bytes;
     scheduler::FunctionId function;
   };
@@ -112,10 +136,13 @@ class Home final : private RoundObserver, private scheduler::Environment {
     std::vector<std::uint64_t> lent;    // extents that replies lent
     std::uint64_t nudged_at = 0;        // invalidations issued when it was last nudged
     std::uint64_t uploading_lanes = 0;  // bit per lane
+    TimeNs over_quota_since_ns = 0;     // 0 = it is not
+    bool is_fenced = false;
   };
 
   // Verbs, one each (home_verbs.cc).
-  void Get(const scheduler::Waiter& from, std::uint64_t key_hash, std::string_view key);
+  void Get(const scheduler::Waiter& from, std::uint64_t key_hash, std::string_view key,
+           std::uint64_t held_version);
   void Stat(const scheduler::Waiter& from, std::uint64_t key_hash, std::string_view key);
   void Delete(const scheduler::Waiter& from, std::uint64_t key_hash, std::string_view key,
               std::uint64_t if_version);
@@ -139,8 +166,13 @@ class Home final : private RoundObserver, private scheduler::Environment {
 
   bool CheckVersion(const scheduler::Waiter& from, const std::optional<Osc::Served>& served,
                     std::uint64_t if_version);
-  void IssueRound(std::uint64_t key_hash, Version version, const NodeSet& holders, NodeId writer,
-                  const std::optional<Osc::Served>& old);
+  void Supersede(Change change, const std::optional<Osc::Served>& old);
+  void Finish(const Change& change);
+  void RunDeferred();
+  void EvictCold();
+  void CheckDebts();
+  void CheckDebt(NodeId node);
+  void EndRequestsOf(NodeId node);
   void Fail(const scheduler::Waiter& to, absl::StatusCode code, fabric::Reason reason,
             std::uint64_t value0 = 0, std::uint64_t value1 = 0, std::uint64_t value2 = 0);
   void FailFull(const scheduler::Waiter& to, std::uint64_t key_bytes, std::uint64_t payload_bytes);
@@ -148,11 +180,13 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void Reject(const scheduler::Waiter& to);
 
   // RoundObserver
-  void OnAcknowledged(std::uint64_t key_hash) override;
+  void OnAcknowledged(std::uint64_t key_hash, std::uint64_t version) override;
   void OnReleased(std::uint64_t extent) override;
 
   // scheduler::Environment
-  bool OwesAcknowledgement(NodeId node) const override { return oic_.Owes(node); }
+  bool OwesAcknowledgement(NodeId node) const override {
+    return oic_.Owes(node) && fabric::Upholds(fabric::Rule::kScheduleOnlyClean);
+  }
   void AskForAcknowledgements(NodeId node) override;
   void Deliver(const scheduler::Waiter& worker, const scheduler::Delivery& delivery) override;
   void Answer(const scheduler::Waiter& waiter, const scheduler::Outcome& outcome) override;
@@ -166,7 +200,13 @@ class Home final : private RoundObserver, private scheduler::Environment {
   Otc otc_;
   Oic oic_;
   std::unique_ptr<scheduler::ExecutorManager> executor_;
+  std::optional<BlockingPuts> blocking_;  // mode sync
 
+  const fabric::Coherence coherence_;
+  const TimeNs ack_deadline_ns_;
+  const std::uint64_t quota_bytes_;
+  TimeNs now_ns_ = 0;         // of the step that is being done
+  TimeNs next_check_ns_ = 0;  // of debts
   std::array<Node, fabric::kMaxNodes> node_;
   std::vector<Upload> uploads_;
   struct Forgetting {

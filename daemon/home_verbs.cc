@@ -31,15 +31,29 @@ using fabric::Op;
 using fabric::Reason;
 using scheduler::Waiter;
 
-void Home::Get(const Waiter& from, std::uint64_t key_hash, std::string_view key) {
+void Home::Get(const Waiter& from, std::uint64_t key_hash, std::string_view key,
+               std::uint64_t held_version) {
+  if (blocking_ && blocking_->IsBusy(key_hash)) {
+    blocking_->Defer({.from = from, .op = Op::kGet, .key_hash = key_hash, .key = std::string(key)});
+    return;
+  }
   const std::optional<Osc::Served> served = osc_.Translate(key_hash, key);
   if (!served) {
     Fail(from, StatusCode::kNotFound, Reason::kNoSuchObject);
     return;
   }
-  otc_.Get(key_hash, from.node);
-  gate_->Answer(from, {.version = served->version, .extent_offset = served->extent},
-                served->payload_bytes);
+  bool tracked = false;
+  if (fabric::TracksSharers(coherence_)) {
+    tracked = otc_.Get(key_hash, from.node);
+    counters_.untracked += tracked ? 0 : 1;
+    EvictCold();
+  }
+  const std::uint64_t bytes = served->version == held_version ? 0 : served->payload_bytes;
+  gate_->Answer(from,
+                {.version = served->version,
+                 .extent_offset = served->extent,
+                 .value = {tracked ? 0 : fabric::kUntracked}},
+                bytes);
 }
 
 void Home::Stat(const Waiter& from, std::uint64_t key_hash, std::string_view key) {
@@ -60,20 +74,112 @@ bool Home::CheckVersion(const Waiter& from, const std::optional<Osc::Served>& se
   return false;
 }
 
-// The OIC's part of a commit: tells everybody who may hold the old version, and keeps its extent
-// until none of them can read it.
-void Home::IssueRound(std::uint64_t key_hash, Version version, const NodeSet& holders,
-                      NodeId writer, const std::optional<Osc::Served>& old) {
-  if (holders.empty()) return;
-  NodeSet others = holders;
-  others.Remove(writer);
-  if (!others.empty()) otc_.RoundIssued(key_hash);
-  oic_.IssueRound(key_hash, version, holders, writer, old ? old->extent : 0,
-                  old ? opc_.LiveBytes(old->extent) : 0);
+// A commit, in the order of protocol.md: first the invalidations, then the index, then the answer
+// (invariant 2). The OIC keeps the old extent until nobody can read it.
+void Home::Supersede(Change change, const std::optional<Osc::Served>& old) {
+  Otc::Superseded superseded;
+  if (fabric::TracksSharers(coherence_)) {
+    superseded = change.extent != 0
+                     ? otc_.Put(change.key_hash, change.from.node, oic_.answering())
+                     : otc_.Delete(change.key_hash, change.from.node, oic_.answering());
+    superseded.holders.Keep(oic_.present());
+    counters_.untracked += superseded.tracked || change.extent == 0 ? 0 : 1;
+  }
+  change.tracked = superseded.tracked;
+  const bool blocks = blocking_ && superseded.counts && fabric::Upholds(fabric::Rule::kSyncWaits);
+  if (blocks) blocking_->Begin(change);
+  if (!superseded.holders.empty()) {
+    oic_.IssueRound({.key_hash = change.key_hash,
+                     .version = change.version,
+                     .extent = old ? old->extent : 0,
+                     .extent_bytes = old ? opc_.LiveBytes(old->extent) : 0,
+                     .holders = superseded.holders,
+                     .writer = change.from.node,
+                     .counts = superseded.counts},
+                    now_ns_);
+  }
+  if (blocks) {
+    NudgeOwing();  // somebody waits for them
+    return;
+  }
+  Finish(change);
+  if (old && superseded.holders.empty()) Discard(old->extent);
+  EvictCold();
+}
+
+void Home::Finish(const Change& change) {
+  if (change.extent != 0) {
+    opc_.Commit(change.slot, change.key_hash, change.extent, change.version);
+  } else {
+    opc_.CommitDelete(change.slot);
+  }
+  gate_->Answer(change.from,
+                {.version = change.version,
+                 .extent_offset = change.extent,
+                 .value = {change.tracked ? 0 : fabric::kUntracked}},
+                0);
+}
+
+// What waited behind a put that has committed.
+void Home::RunDeferred() {
+  if (!blocking_) return;
+  while (std::optional<BlockingPuts::Deferred> next = blocking_->NextReady()) {
+    switch (next->op) {
+      case Op::kGet:
+        Get(next->from, next->key_hash, next->key, 0);
+        break;
+      case Op::kPut:
+        CommitPut(next->from, next->key_hash, next->extent, next->argument);
+        break;
+      default:  // the only other verb that changes an object
+        Delete(next->from, next->key_hash, next->key, next->argument);
+        break;
+    }
+  }
+}
+
+// Makes room in the directory. An entry stays until its sharers have acknowledged and read its
+// object no more: they are no sharers afterwards, so nobody would ask them again.
+void Home::EvictCold() {
+  constexpr int kEvictions = 2;  // per request, which adds one entry
+  constexpr std::uint64_t kEntryBudget = 256;
+  for (int i = 0; i < kEvictions && otc_.IsCrowded(); ++i) {
+    const std::optional<std::uint64_t> key_hash = otc_.PickVictim(kEntryBudget);
+    if (!key_hash) return;
+    // Several, if keys share a hash.
+    std::vector<std::pair<std::uint64_t, Version>> extents;
+    share_->index.view().ForEachOfHash(*key_hash, [&](std::uint64_t extent, Version version) {
+      extents.emplace_back(extent, version);
+    });
+    if (extents.empty()) extents.emplace_back(0, 0);
+    const bool invalidates = fabric::Upholds(fabric::Rule::kEvictionInvalidates);
+    const NodeSet sharers = otc_.Evict(*key_hash, static_cast<std::uint32_t>(extents.size()),
+                                       invalidates ? oic_.present() : NodeSet());
+    ++counters_.directory_evictions;
+    if (sharers.empty()) continue;
+    for (const auto& [extent, version] : extents) {
+      oic_.IssueRound({.key_hash = *key_hash,
+                       .version = version + 1,  // this one too
+                       .extent = extent,
+                       .holders = sharers,
+                       .counts = true,
+                       .is_eviction = true},
+                      now_ns_);
+    }
+  }
 }
 
 void Home::CommitPut(const Waiter& from, std::uint64_t key_hash, std::uint64_t extent,
                      std::uint64_t if_version) {
+  if (blocking_ && blocking_->IsBusy(key_hash)) {
+    blocking_->Defer({.from = from,
+                      .op = Op::kPut,
+                      .key_hash = key_hash,
+                      .key = {},
+                      .argument = if_version,
+                      .extent = extent});
+    return;
+  }
   Opc::KeyBuffer buffer;
   const std::optional<std::string_view> key = opc_.KeyOf(extent, key_hash, &buffer);
   if (!key) {
@@ -92,30 +198,32 @@ void Home::CommitPut(const Waiter& from, std::uint64_t key_hash, std::uint64_t e
     FailFull(from, 0, 0);
     return;
   }
-  const Version version = opc_.NextVersion();
-  NodeSet holders = otc_.Put(key_hash, from.node);
-  holders.Keep(oic_.attached());
-  IssueRound(key_hash, version, holders, from.node, old);  // invariant 2: first the invalidations,
-  opc_.Commit(slot, key_hash, extent, version);            // then the commit,
-  if (old && holders.empty()) Discard(old->extent);
-  gate_->Answer(from, {.version = version, .extent_offset = extent}, 0);  // then the answer
+  Supersede({.from = from,
+             .key_hash = key_hash,
+             .slot = slot,
+             .extent = extent,
+             .version = opc_.NextVersion()},
+            old);
 }
 
 void Home::Delete(const Waiter& from, std::uint64_t key_hash, std::string_view key,
                   std::uint64_t if_version) {
+  if (blocking_ && blocking_->IsBusy(key_hash)) {
+    blocking_->Defer({.from = from,
+                      .op = Op::kDelete,
+                      .key_hash = key_hash,
+                      .key = std::string(key),
+                      .argument = if_version});
+    return;
+  }
   const std::optional<Osc::Served> old = osc_.Translate(key_hash, key);
   if (!CheckVersion(from, old, if_version)) return;
   if (!old) {
     Fail(from, StatusCode::kNotFound, Reason::kNoSuchObject);
     return;
   }
-  const Version version = opc_.NextVersion();
-  NodeSet holders = otc_.Delete(key_hash);
-  holders.Keep(oic_.attached());
-  IssueRound(key_hash, version, holders, from.node, old);
-  opc_.CommitDelete(old->slot);
-  if (holders.empty()) Discard(old->extent);
-  gate_->Answer(from, {.version = version}, 0);
+  Supersede({.from = from, .key_hash = key_hash, .slot = old->slot, .version = opc_.NextVersion()},
+            old);
 }
 
 void Home::Create(const Waiter& from, std::uint64_t key_hash, std::string_view key,
@@ -124,7 +232,8 @@ void Home::Create(const Waiter& from, std::uint64_t key_hash, std::string_view k
     Fail(from, StatusCode::kFailedPrecondition, Reason::kNotTrusted);
     return;
   }
-  const std::uint64_t extent = opc_.Begin(key_hash, key, payload_bytes);
+  const std::uint64_t extent =
+      payload_bytes <= kMaxPayloadBytes ? opc_.Begin(key_hash, key, payload_bytes) : 0;
   if (extent == 0) {
     FailFull(from, key.size(), payload_bytes);
     return;
@@ -177,6 +286,7 @@ void Home::BeginUpload(const Waiter& from, const Request& request, std::uint64_t
                 .extent = 0,
                 .body_bytes = 0,
                 .payload_offset = 0,
+                .payload = 0,
                 .drained_bytes = 0,
                 .function = 0};
   if (is_put) {
@@ -200,10 +310,11 @@ void Home::BeginUpload(const Waiter& from, const Request& request, std::uint64_t
       FailFull(from, is_put ? key.size() : 0, request.payload_bytes);
       return;
     }
+    upload.payload = Opc::PayloadAt(upload.extent, is_put ? key.size() : 0, request.payload_bytes);
   }
   if (!is_staged) {
     if (request.payload_bytes > 0) {
-      opc_.Fill(upload.extent, 0, request.body + request.key_bytes, request.payload_bytes);
+      opc_.Fill(upload.payload, 0, request.body + request.key_bytes, request.payload_bytes);
     }
     EndUpload(upload, now_ns);
     return;
@@ -231,7 +342,7 @@ bool Home::AdvanceUpload(Upload* upload) {
     const std::uint64_t position = upload->drained_bytes % fabric::kStagingBytes;
     const std::uint64_t bytes =
         std::min({staged - upload->drained_bytes, budget, fabric::kStagingBytes - position});
-    opc_.Fill(upload->extent, upload->drained_bytes - upload->payload_offset, staging + position,
+    opc_.Fill(upload->payload, upload->drained_bytes - upload->payload_offset, staging + position,
               bytes);
     upload->drained_bytes += bytes;
     budget -= bytes;

@@ -1,8 +1,14 @@
 #include "daemon/oic.h"
 
 #include "fabric/check.h"
+#include "fabric/coherence.h"
 
 namespace apta::daemon {
+
+using fabric::Rule;
+using fabric::TimeNs;
+using fabric::Upholds;
+
 namespace {
 
 constexpr std::uint64_t kRecords = fabric::InvalidationRing<>::kRecords;
@@ -15,21 +21,41 @@ Oic::Oic(InvalidationGate* gate, RoundObserver* observer) : gate_(gate), observe
 }
 
 void Oic::AttachNode(NodeId node) {
-  Node& state = node_[node];
-  APTA_CHECK(!attached_.Contains(node));
-  attached_.Add(node);
-  state.issued = state.acked = state.last_of_others = state.drop_all = 0;
-  state.round_of.assign(kRecords, kNoRound);
+  APTA_CHECK(!present_.Contains(node));
+  answering_.Add(node);
+  present_.Add(node);
+  node_[node] = Node{.round_of = std::move(node_[node].round_of)};
+  node_[node].round_of.assign(kRecords, kNoRound);
 }
 
-void Oic::ForgetNode(NodeId node) {
+void Oic::FenceNode(NodeId node) {
+  answering_.Remove(node);
   owing_.Remove(node);
-  attached_.Remove(node);
   for (RoundIndex index = 0; index < round_.size(); ++index) {
     Round& round = round_[index];
     if (!round.live || !(round.waiting.Contains(node) || round.holding.Contains(node))) continue;
     round.waiting.Remove(node);
     round.holding.Remove(node);
+    if (Upholds(Rule::kFencedStaysQuarantined)) round.quarantined.Add(node);
+    AdvanceRound(index);
+  }
+}
+
+void Oic::ForgetNode(NodeId node) {
+  if (!Upholds(Rule::kDeadOwesNothing)) return;
+  const NodeSet gone = NodeSet::Of(node);
+  answering_.Remove(gone);
+  present_.Remove(gone);
+  owing_.Remove(gone);
+  for (RoundIndex index = 0; index < round_.size(); ++index) {
+    Round& round = round_[index];
+    if (!round.live || !(round.waiting.Contains(node) || round.holding.Contains(node) ||
+                         round.quarantined.Contains(node))) {
+      continue;
+    }
+    round.waiting.Remove(gone);
+    round.holding.Remove(gone);
+    round.quarantined.Remove(gone);
     AdvanceRound(index);
   }
 }
@@ -45,36 +71,37 @@ Oic::RoundIndex Oic::NewRound() {
   return index;
 }
 
-void Oic::IssueRound(std::uint64_t key_hash, std::uint64_t version, const NodeSet& holders,
-                     NodeId writer, std::uint64_t extent, std::uint64_t extent_bytes) {
+void Oic::IssueRound(const RoundSpec& spec, TimeNs now_ns) {
   const RoundIndex index = NewRound();
-  round_[index] = {.key_hash = key_hash,
-                   .extent = extent,
-                   .extent_bytes = extent_bytes,
-                   .waiting = holders,
-                   .live = true,
-                   .writer = writer};
-  NodeSet others = holders;
-  others.Remove(writer);
-  round_[index].others_waited = !others.empty();
-  held_bytes_ += extent_bytes;
-  holders.ForEach([&](NodeId node) { IssueTo(node, index, version); });
+  Round& round = round_[index];
+  round = {.spec = spec, .live = true};
+  round.waiting = spec.holders;
+  round.waiting.Keep(answering_);
+  round.quarantined = spec.holders;
+  round.quarantined.Remove(answering_);
+  held_bytes_ += spec.extent_bytes;
+  spec.holders.ForEach([&](NodeId node) { node_[node].held_bytes += spec.extent_bytes; });
+  // A copy: a fenced node alone may end the round when it goes, and nothing below waits for it.
+  const NodeSet waiting = round.waiting;
+  waiting.ForEach([&](NodeId node) { IssueTo(node, index, now_ns); });
 }
 
-void Oic::IssueTo(NodeId node, RoundIndex index, std::uint64_t version) {
+void Oic::IssueTo(NodeId node, RoundIndex index, TimeNs now_ns) {
   Node& state = node_[node];
+  const RoundSpec& spec = round_[index].spec;
+  if (state.issued == state.acked) state.owing_since_ns = now_ns;
   const std::uint64_t sequence = ++state.issued;
   owing_.Add(node);
-  if (node != round_[index].writer) state.last_of_others = sequence;
+  if (node != spec.writer) state.last_of_others = sequence;
   // Invariant 1; and once a mark is out, later records follow only when it was acknowledged, so
   // that "everything up to s" stays one mark.
   const bool room = sequence - state.acked <= kRecords && state.acked >= state.drop_all;
   if (room) {
     state.round_of[sequence % kRecords] = index;
     gate_->Issue(node, sequence,
-                 {.key_hash = round_[index].key_hash,
-                  .version = version,
-                  .old_extent = round_[index].extent,
+                 {.key_hash = spec.key_hash,
+                  .version = spec.version,
+                  .old_extent = spec.extent,
                   .visible_at_ns = 0});
   } else {
     state.drop_all = sequence;
@@ -82,28 +109,22 @@ void Oic::IssueTo(NodeId node, RoundIndex index, std::uint64_t version) {
   }
 }
 
-int Oic::Poll() {
+int Oic::Poll(TimeNs now_ns) {
   int moved = 0;
   owing_.ForEach([&](NodeId node) {
     const std::uint64_t word = gate_->Acknowledged(node);
     const Node& state = node_[node];
     if (word == state.acked) return;
     if (word < state.acked || word > state.issued) return;  // invariant 4: a lie harms the liar
-    moved += Acknowledge(node, word);
+    moved += Acknowledge(node, word, now_ns);
   });
   for (std::size_t i = 0; i < held_.size();) {
     const RoundIndex index = held_[i];
-    Round& round = round_[index];
-    NodeSet released;
-    round.holding.ForEach([&](NodeId node) {
-      if (!gate_->Holds(node, round.extent)) released.Add(node);
-    });
-    round.holding.Remove(released);
-    if (!round.holding.empty()) {
+    if (!PollHeld(index)) {
       ++i;
       continue;
     }
-    round.in_held_list = false;
+    round_[index].in_held_list = false;
     held_[i] = held_.back();
     held_.pop_back();
     AdvanceRound(index);
@@ -112,11 +133,26 @@ int Oic::Poll() {
   return moved;
 }
 
-int Oic::Acknowledge(NodeId node, std::uint64_t sequence) {
+// Whether nobody holds the round's extent any more.
+bool Oic::PollHeld(RoundIndex index) {
+  Round& round = round_[index];
+  NodeSet released;
+  round.holding.ForEach([&](NodeId node) {
+    if (!gate_->Holds(node, round.spec.extent)) released.Add(node);
+  });
+  released.ForEach([&](NodeId node) { LetGo(&round, node); });
+  round.holding.Remove(released);
+  return round.holding.empty();
+}
+
+void Oic::LetGo(Round* round, NodeId node) { node_[node].held_bytes -= round->spec.extent_bytes; }
+
+int Oic::Acknowledge(NodeId node, std::uint64_t sequence, TimeNs now_ns) {
   Node& state = node_[node];
   const std::uint64_t first = state.acked + 1;
   const bool passed_mark = state.acked < state.drop_all && sequence >= state.drop_all;
   state.acked = sequence;
+  state.owing_since_ns = now_ns;
   if (sequence == state.issued) owing_.Remove(node);
   int moved = 0;
   // The node has dropped its whole cache: it is out of every round whose record the mark replaced.
@@ -145,12 +181,15 @@ void Oic::AcknowledgeRound(RoundIndex index, NodeId node) {
   APTA_CHECK(round.live);
   if (!round.waiting.Contains(node)) return;
   round.waiting.Remove(node);
-  if (round.extent != 0 && gate_->Holds(node, round.extent)) {
+  if (round.spec.extent != 0 && gate_->Holds(node, round.spec.extent) &&
+      Upholds(Rule::kReleaseAfterHold)) {
     round.holding.Add(node);
     if (!round.in_held_list) {
       round.in_held_list = true;
       held_.push_back(index);
     }
+  } else {
+    LetGo(&round, node);
   }
   AdvanceRound(index);
 }
@@ -158,19 +197,34 @@ void Oic::AcknowledgeRound(RoundIndex index, NodeId node) {
 // Reports what has become true of a round, and ends it when nothing is left to wait for.
 void Oic::AdvanceRound(RoundIndex index) {
   Round& round = round_[index];
+  const bool is_over = round.waiting.empty() && round.holding.empty() &&
+                       round.quarantined.empty() && !round.in_held_list;
   NodeSet others = round.waiting;
-  others.Remove(round.writer);
-  if (round.others_waited && others.empty()) {
-    round.others_waited = false;
-    observer_->OnAcknowledged(round.key_hash);
+  if (round.spec.writer != kNoWriter) others.Remove(round.spec.writer);
+  if (round.spec.counts && (round.spec.is_eviction ? is_over : others.empty())) {
+    round.spec.counts = false;
+    observer_->OnAcknowledged(round.spec.key_hash, round.spec.version);
   }
-  if (!round.waiting.empty() || !round.holding.empty() || round.in_held_list) return;
+  if (!is_over) return;
   round.live = false;
-  held_bytes_ -= round.extent_bytes;
+  held_bytes_ -= round.spec.extent_bytes;
   --open_rounds_;
-  if (round.extent != 0) observer_->OnReleased(round.extent);  // invariant 2
-  round_[index].next_free = free_round_;
+  if (round.spec.extent != 0 && !round.spec.is_eviction) {
+    observer_->OnReleased(round.spec.extent);  // invariant 2
+  }
+  round.next_free = free_round_;
   free_round_ = index;
+}
+
+NodeSet Oic::WaitedFor(std::uint64_t key_hash) const {
+  NodeSet nodes;
+  for (const Round& round : round_) {
+    if (!round.live || round.spec.key_hash != key_hash) continue;
+    nodes.AddAll(round.waiting);
+    nodes.AddAll(round.holding);
+    nodes.AddAll(round.quarantined);
+  }
+  return nodes;
 }
 
 }  // namespace apta::daemon

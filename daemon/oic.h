@@ -5,7 +5,8 @@
 // Invalidations to one node are numbered from 1; the node acknowledges cumulatively. A commit that
 // supersedes a version which nodes may hold begins a round: one record to each of them. The round
 // is acknowledged when all have applied their record, and over when none of them still lists the
-// old extent in its hold table; then the extent goes back to the object manager.
+// old extent in its hold table; then the extent goes back to the object manager. The eviction of a
+// directory entry is a round as well, whose extent stays.
 //
 // A pure state machine: one thread, no system call, no clock. Never waits and never blocks: a full
 // ring becomes one "drop everything up to s" mark. Allocates only when more rounds are outstanding
@@ -14,8 +15,9 @@
 // Invariants
 //   1. issued - acknowledged <= kRecords for every record that stands in a ring, so that no
 //      record is overwritten before it was applied.
-//   2. An extent is released only when its round's nodes have all acknowledged, and none holds it.
-//   3. A dead node owes nothing: it leaves every round.
+//   2. An extent is released only when its round's nodes have all acknowledged, none holds it, and
+//      those that were fenced are gone.
+//   3. A dead node owes nothing: it leaves every round. A fenced one owes nothing, and may read.
 //   4. A node's word is believed only between what it acknowledged before and what was issued.
 #pragma once
 
@@ -24,6 +26,7 @@
 #include <vector>
 
 #include "daemon/node_set.h"
+#include "fabric/clock.h"
 #include "fabric/message.h"
 #include "fabric/ring.h"
 
@@ -44,8 +47,9 @@ class InvalidationGate {
 class RoundObserver {
  public:
   virtual ~RoundObserver() = default;
-  // All nodes but the writer have acknowledged.
-  virtual void OnAcknowledged(std::uint64_t key_hash) = 0;
+  // A round that counts: all nodes but the writer and the fenced have acknowledged; of an eviction:
+  // and nobody reads the extent any more. REQUIRES of the callee: issues no round.
+  virtual void OnAcknowledged(std::uint64_t key_hash, std::uint64_t version) = 0;
   // Nobody can read the extent any more.
   virtual void OnReleased(std::uint64_t extent) = 0;
 };
@@ -55,46 +59,66 @@ class Oic {
   Oic(InvalidationGate* gate, RoundObserver* observer);
 
   void AttachNode(NodeId node);
+  // The node gets no more records and owes nothing, but what it may read stays until ForgetNode.
+  void FenceNode(NodeId node);
   // Invariant 3. Rounds that waited for nobody else end here.
   void ForgetNode(NodeId node);
 
-  // `version` of the object supersedes what stands in `extent` (0 = nothing), which `holders` may
-  // hold. The writer, if among them, gets a record as well, so that it says when it has let go of
-  // the old extent, but no observer hears of it. REQUIRES: holders is a
-  // part of attached(), and not empty.
-  void IssueRound(std::uint64_t key_hash, std::uint64_t version, const NodeSet& holders,
-                  NodeId writer, std::uint64_t extent, std::uint64_t extent_bytes);
+  // "Whatever is older than `version` is stale."
+  struct RoundSpec {
+    std::uint64_t key_hash = 0;
+    std::uint64_t version = 0;
+    std::uint64_t extent = 0;  // that holders may read; 0 = none
+    std::uint64_t extent_bytes = 0;
+    NodeSet holders;
+    // Gets a record as well, so that it says when it has let go of the old extent, but nobody
+    // waits for its acknowledgement.
+    NodeId writer = kNoWriter;
+    bool counts = false;       // OnAcknowledged is to be called
+    bool is_eviction = false;  // the extent is not ours to release
+  };
+  static constexpr NodeId kNoWriter = fabric::kMaxNodes;
+  // REQUIRES: holders is a part of present(), and not empty.
+  void IssueRound(const RoundSpec& spec, fabric::TimeNs now_ns);
 
   // Looks for new acknowledgements of the nodes that owe some, and at rounds that wait for hold
   // tables; returns how many rounds moved on. Costs one load per owing node.
-  int Poll();
+  int Poll(fabric::TimeNs now_ns);
 
   std::uint64_t Issued(NodeId node) const { return node_[node].issued; }
   std::uint64_t Outstanding(NodeId node) const { return node_[node].issued - node_[node].acked; }
   // Whether the scheduler must wait for the node. Records of the node's own puts do not count: it
   // replaces its own entry before the put returns (protocol.md).
-  bool Owes(NodeId node) const { return node_[node].last_of_others > node_[node].acked; }
+  bool Owes(NodeId node) const {
+    return owing_.Contains(node) && node_[node].last_of_others > node_[node].acked;
+  }
   const NodeSet& owing() const { return owing_; }
-  // The directory may list a dead node until it has been forgotten there: such a node holds
-  // nothing.
-  const NodeSet& attached() const { return attached_; }
+  // Since when the node owes without having acknowledged anything. REQUIRES: owing().
+  fabric::TimeNs OwingSince(NodeId node) const { return node_[node].owing_since_ns; }
+  // Bytes of old versions that wait for this node (and perhaps for others).
+  std::uint64_t HeldBytesOf(NodeId node) const { return node_[node].held_bytes; }
+
+  const NodeSet& answering() const { return answering_; }  // attached and not fenced
+  // May read something: answering, or fenced and not gone. The directory may list others, dead
+  // nodes that it has not forgotten yet: they hold nothing.
+  const NodeSet& present() const { return present_; }
   std::uint64_t held_bytes() const { return held_bytes_; }
   std::uint64_t open_rounds() const { return open_rounds_; }
+  // Nodes that an outstanding round of this object still waits for, in whatever way: for checks
+  // from outside, costs a walk over all rounds.
+  NodeSet WaitedFor(std::uint64_t key_hash) const;
 
  private:
   using RoundIndex = std::uint32_t;
   static constexpr RoundIndex kNoRound = ~RoundIndex{0};
 
   struct Round {
-    std::uint64_t key_hash = 0;
-    std::uint64_t extent = 0;
-    std::uint64_t extent_bytes = 0;
-    NodeSet waiting;             // have not acknowledged
-    NodeSet holding;             // have, but list the extent in their hold table
-    bool others_waited = false;  // somebody besides the writer was asked
+    RoundSpec spec;
+    NodeSet waiting;      // have not acknowledged
+    NodeSet holding;      // have, but list the extent in their hold table
+    NodeSet quarantined;  // were fenced before they let go
     bool live = false;
     bool in_held_list = false;
-    NodeId writer = 0;
     RoundIndex next_free = kNoRound;
   };
 
@@ -103,19 +127,24 @@ class Oic {
     std::uint64_t acked = 0;
     std::uint64_t last_of_others = 0;  // the last record that was not of the node's own put
     std::uint64_t drop_all = 0;        // records up to here were replaced by a mark
+    std::uint64_t held_bytes = 0;
+    fabric::TimeNs owing_since_ns = 0;
     std::vector<RoundIndex> round_of;  // by sequence % kRecords
   };
 
-  void IssueTo(NodeId node, RoundIndex index, std::uint64_t version);
-  int Acknowledge(NodeId node, std::uint64_t sequence);
+  void IssueTo(NodeId node, RoundIndex index, fabric::TimeNs now_ns);
+  int Acknowledge(NodeId node, std::uint64_t sequence, fabric::TimeNs now_ns);
   void AcknowledgeRound(RoundIndex index, NodeId node);
+  void LetGo(Round* round, NodeId node);
+  bool PollHeld(RoundIndex index);
   void AdvanceRound(RoundIndex index);
   RoundIndex NewRound();
 
   InvalidationGate* gate_;
   RoundObserver* observer_;
   std::array<Node, fabric::kMaxNodes> node_;
-  NodeSet attached_;
+  NodeSet answering_;
+  NodeSet present_;
   NodeSet owing_;
   std::vector<Round> round_;
   RoundIndex free_round_ = kNoRound;

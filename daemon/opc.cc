@@ -32,10 +32,9 @@ std::uint64_t Opc::Begin(std::uint64_t key_hash, std::string_view key,
   return extent;
 }
 
-void Opc::Fill(std::uint64_t extent, std::uint64_t payload_position, const void* from,
+void Opc::Fill(std::uint64_t payload, std::uint64_t payload_position, const void* from,
                std::uint64_t bytes) {
-  std::memcpy(pool_->data() + extent + header(extent)->payload_offset + payload_position, from,
-              bytes);
+  std::memcpy(pool_->data() + payload + payload_position, from, bytes);
 }
 
 bool Opc::Release(std::uint64_t extent) {

@@ -28,8 +28,13 @@ class Opc {
   // A fresh extent with its header and key written; 0 = no room. An empty key makes an extent that
   // can never be committed: a message's payload.
   std::uint64_t Begin(std::uint64_t key_hash, std::string_view key, std::uint64_t payload_bytes);
-  // Copies a part of the payload to where it belongs.
-  void Fill(std::uint64_t extent, std::uint64_t payload_position, const void* from,
+  // Copies a part of a payload to where it belongs: `payload` as given by PayloadAt for what Begin
+  // was asked for, never by the header, which clients of a trusted pool can write.
+  static std::uint64_t PayloadAt(std::uint64_t extent, std::uint64_t key_bytes,
+                                 std::uint64_t payload_bytes) {
+    return extent + fabric::PayloadOffset(key_bytes, payload_bytes);
+  }
+  void Fill(std::uint64_t payload, std::uint64_t payload_position, const void* from,
             std::uint64_t bytes);
 
   Version NextVersion();

@@ -3,12 +3,23 @@
 #include <algorithm>
 #include <bit>
 
+#include "fabric/check.h"
+
 namespace apta::daemon {
+namespace {
+
+// At most 7 of 8 slots are taken.
+std::uint64_t SlotsFor(std::uint64_t entries) {
+  return std::bit_ceil(std::max<std::uint64_t>(entries + entries / 7 + 1, 64));
+}
+
+}  // namespace
 
 Otc::Otc(std::uint64_t entries)
-    : shift_(64 - std::countr_zero(std::bit_ceil(std::max<std::uint64_t>(entries, 64)))),
-      max_entries_((std::uint64_t{1} << (64 - shift_)) / 8 * 7),
-      entry_((std::uint64_t{1} << (64 - shift_)) + kTail) {}
+    : shift_(64 - std::countr_zero(SlotsFor(entries))),
+      max_entries_(std::max<std::uint64_t>(entries, 1)),
+      spare_entries_(std::max<std::uint64_t>(max_entries_ / 16, 1)),
+      entry_(SlotsFor(entries) + kTail) {}
 
 Otc::Entry* Otc::Find(std::uint64_t key_hash) const {
   for (std::uint64_t i = Slot(key_hash); i < entry_.size(); ++i) {
@@ -47,83 +58,126 @@ void Otc::EraseIfIdle(Entry* entry) {
   entry_[hole] = Entry{};
 }
 
-void Otc::SetSharers(NodeSet* sharers, const NodeSet& now) {
-  NodeSet gone = *sharers;
+void Otc::SetSharers(Entry* entry, const NodeSet& now) {
+  NodeSet gone = entry->sharers;
   gone.Remove(now);
   gone.ForEach([&](NodeId node) { --shared_entries_[node]; });
   NodeSet come = now;
-  come.Remove(*sharers);
+  come.Remove(entry->sharers);
   come.ForEach([&](NodeId node) { ++shared_entries_[node]; });
-  *sharers = now;
+  entry->sharers = now;
 }
 
-void Otc::Get(std::uint64_t key_hash, NodeId node) {
+bool Otc::Get(std::uint64_t key_hash, NodeId node) {
   Entry* entry = FindOrInsert(key_hash);
-  if (entry == nullptr) {
-    untracked_.Add(node);  // invariant 3
-    return;
-  }
+  if (entry == nullptr) return false;
   switch (entry->state) {
     case State::kI:
       entry->state = State::kS;
-      [[fallthrough]];
+      break;
     case State::kS:
     case State::kSA:
-      if (!entry->sharers.Contains(node)) {
-        entry->sharers.Add(node);
-        ++shared_entries_[node];
-      }
-      return;
+      break;
+    case State::kSI:  // served at once, where the paper stalls
+      entry->state = State::kSA;
+      --evicting_;
+      break;
   }
+  entry->visited = true;
+  if (!entry->sharers.Contains(node)) {
+    entry->sharers.Add(node);
+    ++shared_entries_[node];
+  }
+  return true;
 }
 
-NodeSet Otc::ReplaceSharers(std::uint64_t key_hash, const NodeSet& sharers) {
-  Entry* entry = sharers.empty() ? Find(key_hash) : FindOrInsert(key_hash);
-  if (entry == nullptr) {
-    // No entry, and perhaps no room for one: whoever is untracked may hold a copy.
-    const NodeSet old = untracked_;
-    untracked_.AddAll(sharers);
-    return old;
+Otc::Superseded Otc::Replace(Entry* entry, const NodeSet& sharers, NodeId writer,
+                             const NodeSet& answering) {
+  Superseded superseded{.holders = entry->sharers, .tracked = true};
+  NodeSet owing = entry->sharers;
+  owing.Keep(answering);
+  owing.Remove(writer);
+  superseded.counts = !owing.empty();
+  switch (entry->state) {
+    case State::kI:
+    case State::kS:
+      entry->state = superseded.counts ? State::kSA : State::kS;
+      break;
+    case State::kSA:
+      break;
+    case State::kSI:
+      entry->state = State::kSA;
+      --evicting_;
+      break;
   }
-  NodeSet old = entry->sharers;
-  // The entry may be new, and sharers from a time when there was no room for it untracked.
-  old.AddAll(untracked_);
-  SetSharers(&entry->sharers, sharers);
-  if (entry->state == State::kI) entry->state = State::kS;
+  entry->rounds += superseded.counts ? 1 : 0;
+  entry->visited = true;
+  SetSharers(entry, sharers);
   EraseIfIdle(entry);
-  return old;
+  return superseded;
 }
 
-NodeSet Otc::Put(std::uint64_t key_hash, NodeId writer) {
-  return ReplaceSharers(key_hash, NodeSet::Of(writer));
-}
-
-NodeSet Otc::Delete(std::uint64_t key_hash) { return ReplaceSharers(key_hash, NodeSet()); }
-
-void Otc::RoundIssued(std::uint64_t key_hash) {
+Otc::Superseded Otc::Put(std::uint64_t key_hash, NodeId writer, const NodeSet& answering) {
   Entry* entry = FindOrInsert(key_hash);
-  if (entry == nullptr) return;  // no entry to protect; the OIC's books are enough
-  entry->state = State::kSA;
-  ++entry->rounds;
+  if (entry == nullptr) return {};
+  return Replace(entry, NodeSet::Of(writer), writer, answering);
+}
+
+Otc::Superseded Otc::Delete(std::uint64_t key_hash, NodeId writer, const NodeSet& answering) {
+  Entry* entry = Find(key_hash);
+  if (entry == nullptr) return {};
+  return Replace(entry, NodeSet(), writer, answering);
 }
 
 void Otc::AckComplete(std::uint64_t key_hash) {
   Entry* entry = Find(key_hash);
-  // An entry that found no room when the round was issued has not counted it.
-  if (entry == nullptr || entry->rounds == 0) return;
+  APTA_CHECK(entry != nullptr && entry->rounds > 0);
+  if (--entry->rounds > 0) return;
   switch (entry->state) {
     case State::kI:
     case State::kS:
+      APTA_CHECK(false);  // invariant 2
       return;
     case State::kSA:
-      if (--entry->rounds == 0) entry->state = State::kS;
-      EraseIfIdle(entry);
-      return;
+      entry->state = State::kS;
+      break;
+    case State::kSI:
+      --evicting_;
+      SetSharers(entry, NodeSet());
+      break;
   }
+  EraseIfIdle(entry);
+}
+
+// A sweep that gives visited entries a second chance (CLOCK).
+std::optional<std::uint64_t> Otc::PickVictim(std::uint64_t entry_budget) {
+  for (; entry_budget > 0; --entry_budget) {
+    hand_ = (hand_ == 0 ? entry_.size() : hand_) - 1;
+    Entry& entry = entry_[hand_];
+    if (entry.key_hash == 0 || entry.state != State::kS) continue;
+    if (!entry.visited) return entry.key_hash;
+    entry.visited = false;
+  }
+  return std::nullopt;
+}
+
+NodeSet Otc::Evict(std::uint64_t key_hash, std::uint32_t rounds, const NodeSet& present) {
+  Entry* entry = Find(key_hash);
+  APTA_CHECK(entry != nullptr && entry->state == State::kS);
+  NodeSet sharers = entry->sharers;
+  sharers.Keep(present);
+  if (sharers.empty()) {
+    SetSharers(entry, sharers);
+    EraseIfIdle(entry);
+    return sharers;
+  }
+  entry->state = State::kSI;
+  entry->rounds = rounds;
+  ++evicting_;
+  return sharers;
 }
 
 std::uint64_t Otc::ForgetNode(NodeId node, std::uint64_t position, std::uint64_t entry_budget) {
-  untracked_.Remove(node);
   position = std::min<std::uint64_t>(position, entry_.size());
   while (position > 0 && entry_budget-- > 0 && shared_entries_[node] > 0) {
     Entry& entry = entry_[--position];
@@ -144,9 +198,7 @@ Otc::State Otc::state(std::uint64_t key_hash) const {
 
 NodeSet Otc::sharers(std::uint64_t key_hash) const {
   const Entry* entry = Find(key_hash);
-  NodeSet sharers = untracked_;
-  if (entry != nullptr) sharers.AddAll(entry->sharers);
-  return sharers;
+  return entry != nullptr ? entry->sharers : NodeSet();
 }
 
 }  // namespace apta::daemon

@@ -3,28 +3,30 @@
 // For every object that some node may hold a copy of: its state and its sharers. Every get and put
 // is ordered by the home that calls this; the OTC says who must be invalidated, the OIC does it.
 //
-//   state | Get(n)          | Put(n)                                      | AckComplete | Dead(n)
-//   I     | sharers={n} → S | sharers={n} → S                             | –           | –
-//   S     | sharers+=n      | invalidate sharers; sharers={n} → SA or S   | –           |
-//   sharers−=n SA    | sharers+=n      | invalidate sharers; sharers={n}; stay SA    | last: → S |
-//   sharers−=n
-// (protocol.md, "Directory states"; SI, the eviction of entries, is not needed yet: an object that
-// finds no free entry is tracked coarsely, see invariant 3.) I has no entry.
+// | state | Get(n)         | Put(n)                              | AckComplete | Evict  | Dead(n) |
+// | ----- | -------------- | ----------------------------------- | ----------- | ------ |
+// ---------- | | I     | sharers={n} →S | sharers={n} →S                      |             | | |
+// | S     | sharers+=n     | invalidate, sharers={n} →SA or S    |             | →SI    | −n, →I if
+// ∅ | | SA    | sharers+=n     | invalidate, sharers={n} →SA         | last: →S    |        | −n |
+// | SI    | sharers+=n →SA | invalidate, sharers={n} →SA         | last: →I    |        | −n |
+//
+// (protocol.md, "Directory states".) I has no entry. SI keeps its old sharers, also when a get
+// makes it SA again: they may still read the version in place, so that a later put must wait for
+// them before it releases the extent. The set may always name too many.
 //
 // A pure state machine: one thread; no system call, clock or allocation after construction. O(1)
-// but for the slices of ForgetNode.
+// but for the slices of ForgetNode and PickVictim.
 //
 // Invariants
 //   1. Inclusive: a node that may hold a copy is in the entry's sharers, or in an outstanding round
-//      of the OIC, or, for an object without an entry, in untracked_.
-//   2. An entry in SA counts the rounds that are outstanding for its object; in S there are none.
-//   3. When the directory is full, sharers of objects without an entry are gathered in one set,
-//      untracked_: puts to such an object invalidate all of them. A node leaves the set only when
-//      it dies. Correct, merely less precise.
+//      of the OIC. An object that finds no free entry is not tracked: its readers copy it, check
+//      the copy and keep nothing.
+//   2. SA and SI: `rounds` of the OIC that were reported here are outstanding; I and S: none.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 #include "daemon/node_set.h"
 #include "fabric/lazy_array.h"
@@ -33,25 +35,34 @@ namespace apta::daemon {
 
 class Otc {
  public:
-  enum class State : std::uint8_t { kI, kS, kSA };
+  enum class State : std::uint8_t { kI, kS, kSA, kSI };
 
-  // Room for about 7/8 of `entries` (rounded up to a power of two, 64 bytes each, touched lazily).
+  // Room for exactly `entries` objects (64 bytes each, touched lazily).
   explicit Otc(std::uint64_t entries);
 
-  // `node` gets a copy of the current version.
-  void Get(std::uint64_t key_hash, NodeId node);
+  // `node` gets a copy of the current version. False: there is no room, it must not keep one.
+  bool Get(std::uint64_t key_hash, NodeId node);
 
-  // `writer` commits a new version and is its only sharer from now on. Returns who held the old
-  // one: the OIC must issue a round to them (it may contain `writer`) and, if any other node is
-  // among them, report RoundIssued.
-  NodeSet Put(std::uint64_t key_hash, NodeId writer);
+  // What a commit finds.
+  struct Superseded {
+    NodeSet holders;       // of the old version; may contain the writer
+    bool tracked = false;  // the writer is a sharer of the new version
+    bool counts = false;   // AckComplete is expected when those of `holders` who answer have
+  };
+  // `writer` commits a new version and is its only sharer from now on. `answering`: the nodes that
+  // can acknowledge, everybody but the dead and the fenced.
+  Superseded Put(std::uint64_t key_hash, NodeId writer, const NodeSet& answering);
   // As Put, with no sharer afterwards.
-  NodeSet Delete(std::uint64_t key_hash);
-
-  // A round for this object was issued to nodes other than its writer / has been acknowledged by
-  // all of them. REQUIRES: paired.
-  void RoundIssued(std::uint64_t key_hash);
+  Superseded Delete(std::uint64_t key_hash, NodeId writer, const NodeSet& answering);
+  // A round that counted has been acknowledged by all. REQUIRES: paired.
   void AckComplete(std::uint64_t key_hash);
+
+  // Eviction: while IsCrowded, the home picks a cold entry in S (looking at `entry_budget` of
+  // them), and evicts it with as many rounds as it has extents to protect.
+  bool IsCrowded() const { return live_entries_ - evicting_ > max_entries_ - spare_entries_; }
+  std::optional<std::uint64_t> PickVictim(std::uint64_t entry_budget);  // its key's hash
+  // Returns the sharers to be invalidated; none of them is in `present`: it was freed at once.
+  NodeSet Evict(std::uint64_t key_hash, std::uint32_t rounds, const NodeSet& present);
 
   // Removes a dead node from all sharer sets, looking at no more than `entry_budget` entries below
   // `position` (first call: kScanStart). Returns where to go on, 0 = done: the node's slot must
@@ -62,6 +73,7 @@ class Otc {
   State state(std::uint64_t key_hash) const;
   NodeSet sharers(std::uint64_t key_hash) const;
   std::uint64_t live_entries() const { return live_entries_; }
+  std::uint64_t max_entries() const { return max_entries_; }
 
  private:
   struct Entry {
@@ -69,6 +81,7 @@ class Otc {
     NodeSet sharers;
     std::uint32_t rounds;  // outstanding (invariant 2)
     State state;
+    bool visited;  // since PickVictim passed
     std::uint64_t unused[2];
   };
   static_assert(sizeof(Entry) == 64);
@@ -82,14 +95,16 @@ class Otc {
   Entry* Find(std::uint64_t key_hash) const;
   Entry* FindOrInsert(std::uint64_t key_hash);  // nullptr = full
   void EraseIfIdle(Entry* entry);
-  NodeSet ReplaceSharers(std::uint64_t key_hash, const NodeSet& sharers);
-  void SetSharers(NodeSet* sharers, const NodeSet& now);
+  Superseded Replace(Entry* entry, const NodeSet& sharers, NodeId writer, const NodeSet& answering);
+  void SetSharers(Entry* entry, const NodeSet& now);
 
   int shift_;  // of the hash, to a slot
   std::uint64_t max_entries_;
+  std::uint64_t spare_entries_;
   std::uint64_t live_entries_ = 0;
+  std::uint64_t evicting_ = 0;  // entries in SI
+  std::uint64_t hand_ = 0;      // of PickVictim
   fabric::LazyArray<Entry> entry_;
-  NodeSet untracked_;
   std::array<std::uint64_t, fabric::kMaxNodes> shared_entries_{};  // by node
 };
 

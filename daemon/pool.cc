@@ -25,7 +25,9 @@ std::uint64_t HeapShare::AllocateIndexBucket(std::byte* region) {
 }
 
 Pool::Pool(PoolOptions options, fabric::Region region)
-    : options_(std::move(options)), region_(std::move(region)) {}
+    : options_(std::move(options)),
+      coherence_(fabric::ParseCoherence(options_.coherence).value_or(fabric::Coherence::kStrict)),
+      region_(std::move(region)) {}
 
 Pool::~Pool() {
   if (region_.data() != nullptr && !shares_.empty()) superblock()->clean = 1;
@@ -63,7 +65,12 @@ absl::StatusOr<std::unique_ptr<Pool>> Pool::Open(const PoolOptions& options, int
     if (!formatted.ok()) return formatted;
   }
   pool->MakeShares();
-  if (existed) pool->Recover();
+  if (existed) {
+    if (const absl::Status recovered = pool->Recover(); !recovered.ok()) {
+      pool->shares_.clear();  // not ours to mark clean
+      return recovered;
+    }
+  }
   Superblock* superblock = pool->superblock();
   superblock->incarnation += 1;
   superblock->clean = 0;
@@ -95,7 +102,7 @@ void Pool::MakeShares() {
 
 // Rebuilds the object managers from the index. A slot whose header does not confirm it is emptied:
 // the object was never whole.
-void Pool::Recover() {
+absl::Status Pool::Recover() {
   const fabric::IndexView view = shares_[0]->index.view();
   const auto share_of = [&](std::uint64_t offset) -> HeapShare* {
     for (const auto& share : shares_) {
@@ -103,7 +110,17 @@ void Pool::Recover() {
     }
     return nullptr;
   };
-  view.ForEachOverflowBucket([&](std::uint64_t offset) { share_of(offset); });
+  bool is_whole = true;
+  view.ForEachOverflowBucket([&](std::uint64_t offset) {
+    is_whole = share_of(offset) != nullptr;  // not twice, and in the heap
+    return is_whole;
+  });
+  if (!is_whole) {
+    return absl::DataLossError(
+        fmt::format("pool {}: {}: the index is damaged (an overflow bucket is linked twice or lies "
+                    "outside the heap); restore the file or start with a new one",
+                    options_.name, options_.backing));
+  }
   std::uint64_t max_version = superblock()->last_version.load();
   view.ForEachSlot([&](const IndexSlot& slot) {
     if (slot.load() == 0) return;
@@ -119,6 +136,7 @@ void Pool::Recover() {
     share->used_bytes.store(share->objects.used_bytes());
   }
   superblock()->last_version.store(max_version);
+  return absl::OkStatus();
 }
 
 bool Pool::RecoverSlot(const IndexSlot& slot, std::uint64_t* max_version) {

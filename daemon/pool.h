@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "apta/server.h"
 #include "daemon/object_manager.h"
+#include "fabric/coherence.h"
 #include "fabric/index.h"
 #include "fabric/region.h"
 #include "fabric/superblock.h"
@@ -53,6 +54,7 @@ class Pool {
   }
   HeapShare& share(int shard) { return *shares_[static_cast<std::size_t>(shard)]; }
   int shards() const { return static_cast<int>(shares_.size()); }
+  fabric::Coherence coherence() const { return coherence_; }
   bool trusted() const { return options_.access == "trusted"; }
 
   // What happened to an existing region's objects at Open.
@@ -63,10 +65,11 @@ class Pool {
   Pool(PoolOptions options, fabric::Region region);
   absl::Status Format(int shards);
   void MakeShares();
-  void Recover();
+  absl::Status Recover();
   bool RecoverSlot(const fabric::IndexSlot& slot, std::uint64_t* max_version);
 
   PoolOptions options_;
+  fabric::Coherence coherence_;
   fabric::Region region_;
   std::vector<std::unique_ptr<HeapShare>> shares_;
   std::uint64_t recovered_objects_ = 0;

@@ -147,6 +147,10 @@ absl::Status Server::StartShards(const ServerOptions& options) {
           [this](NodeId node) { mailbox_->Post([this, node] { sessions_->OnForgotten(node); }); },
       .on_hostile =
           [this](NodeId node) { mailbox_->Post([this, node] { sessions_->OnHostile(node); }); },
+      .on_fenced =
+          [this](NodeId node, const FenceReason& reason) {
+            mailbox_->Post([this, node, reason] { sessions_->OnFenced(node, reason); });
+          },
   };
   for (int index = 0; index < options.shards; ++index) {
     absl::StatusOr<std::unique_ptr<Shard>> shard =

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "absl/status/status.h"
+#include "daemon/config.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "spdlog/spdlog.h"
@@ -253,6 +254,7 @@ absl::Status Sessions::SendWelcome(const Session& session, const Pool& pool) {
   welcome.shards = static_cast<std::uint32_t>(shards_.size());
   welcome.node = session.node;
   welcome.trusted = pool.trusted() ? 1 : 0;
+  welcome.coherence = pool.coherence();
   welcome.link_latency_ns = link_.latency_ns;
   welcome.link_bandwidth_gbps = link_.bandwidth_gbps;
   welcome.link_jitter_ns = link_.jitter_ns;
@@ -291,6 +293,31 @@ void Sessions::OnHostile(NodeId node) {
   spdlog::warn("node {} ({}, pid {}): cut off after {} requests that make no sense", node,
                session_[node]->name, session_[node]->pid, Shard::kMaxBadRequests);
   End(node);
+}
+
+// The session stays until its process has let go of what it reads: it hangs up then, or dies.
+void Sessions::OnFenced(NodeId node, const FenceReason& reason) {
+  Session* session = session_[node].get();
+  if (session == nullptr || session->has_ended || session->is_fenced) return;
+  session->is_fenced = true;
+  const std::string why =
+      reason.silent_ns >= reason.allowed_silent_ns
+          ? fmt::format("owed {} acknowledgements and sent none for {} ms (ack_deadline {} ms)",
+                        reason.outstanding, reason.silent_ns / 1'000'000,
+                        reason.allowed_silent_ns / 1'000'000)
+          : fmt::format("held {} of old versions (node_quota {})", FormatBytes(reason.held_bytes),
+                        FormatBytes(reason.allowed_bytes));
+  spdlog::warn("node {} ({}, pid {}): fenced: it {}", node, session->name, session->pid, why);
+  for (const auto& shard : shards_) {
+    Shard* target = shard.get();
+    target->Post([target, node] { target->FenceNode(node); });
+  }
+  fabric::Notice notice{};
+  notice.kind = fabric::Notice::kFenced;
+  fabric::CopyText(notice.message, why);
+  // A node that does not read its socket finds the fenced word in its invalidation rings.
+  [[maybe_unused]] const ssize_t sent =
+      send(session->socket.get(), &notice, sizeof(notice), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 void Sessions::SendState(int socket) {

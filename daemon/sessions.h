@@ -32,9 +32,10 @@ class Sessions {
            std::vector<std::unique_ptr<Shard>>* shards, const LinkOptions& link);
   ~Sessions();
 
-  // A shard has forgotten a node / wants it cut off.
+  // A shard has forgotten a node / wants it cut off / has fenced it.
   void OnForgotten(NodeId node);
   void OnHostile(NodeId node);
+  void OnFenced(NodeId node, const FenceReason& reason);
 
   // Closes connections that have not said what they want in time. Returns how long until the next
   // one is due.
@@ -60,6 +61,7 @@ class Sessions {
     IoLoop::WatchId pidfd_watch = 0;
     int shards_left = 0;  // that have not forgotten the node
     bool has_ended = false;
+    bool is_fenced = false;
   };
 
   void Accept();

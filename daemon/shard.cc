@@ -10,6 +10,7 @@
 #include <future>
 
 #include "absl/status/status.h"
+#include "fabric/control.h"
 #include "fmt/format.h"
 
 namespace apta::daemon {
@@ -91,6 +92,14 @@ void Shard::AttachNode(NodeId node, int pool_index, const fabric::Port* port, in
   node_[node].emplace(port, socket, &home(pool_index), index_, to_node);
   attached_.push_back(node);
   home(pool_index).AttachNode(node);
+}
+
+void Shard::FenceNode(NodeId node) {
+  if (!node_[node]) return;  // gone meanwhile
+  std::erase(attached_, node);
+  node_[node]->invalidations.Fence();
+  node_[node]->home->FenceNode(node);
+  WakeAnswered();
 }
 
 void Shard::ForgetNode(NodeId node) {
@@ -218,10 +227,17 @@ void Shard::SetDrained(NodeId node, std::uint16_t lane, std::uint64_t bytes) {
 
 void Shard::Nudge(NodeId node) {
   if (!node_[node]) return;
-  const char nudge = 1;
+  const auto nudge = static_cast<std::uint32_t>(fabric::Notice::kNudge);
   // MSG_DONTWAIT: a node that does not read its socket cannot hold us up.
   [[maybe_unused]] const ssize_t sent =
       send(node_[node]->socket, &nudge, sizeof(nudge), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+// From within a home: the list of nodes may be being walked, so the rest follows as a job.
+void Shard::Fence(NodeId node, const FenceReason& reason) {
+  node_[node]->invalidations.Fence();
+  Post([this, node] { FenceNode(node); });
+  observer_.on_fenced(node, reason);
 }
 
 void Shard::OnNodeForgotten(NodeId node) { observer_.on_forgotten(node); }

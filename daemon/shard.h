@@ -32,6 +32,7 @@ class Shard final : private NodeGate {
   struct Observer {
     std::function<void(NodeId)> on_forgotten;  // nothing of the node is left in this shard
     std::function<void(NodeId)> on_hostile;    // it has sent too much that makes no sense
+    std::function<void(NodeId, const FenceReason&)> on_fenced;  // by this shard
   };
 
   // After so many bad requests a node is cut off.
@@ -50,6 +51,7 @@ class Shard final : private NodeGate {
 
   // On the shard's thread. `port` and `socket` outlive the node, until on_forgotten.
   void AttachNode(NodeId node, int pool_index, const fabric::Port* port, int socket);
+  void FenceNode(NodeId node);  // was fenced, by this shard or by another
   void ForgetNode(NodeId node);
   Home& home(int pool_index) { return *homes_[static_cast<std::size_t>(pool_index)]; }
 
@@ -90,6 +92,7 @@ class Shard final : private NodeGate {
   const std::byte* Staging(NodeId node, std::uint16_t lane) override;
   void SetDrained(NodeId node, std::uint16_t lane, std::uint64_t bytes) override;
   void Nudge(NodeId node) override;
+  void Fence(NodeId node, const FenceReason& reason) override;
   void OnNodeForgotten(NodeId node) override;
   void Issue(NodeId node, std::uint64_t sequence,
              const fabric::Invalidation& invalidation) override;

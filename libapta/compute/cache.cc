@@ -20,19 +20,27 @@ std::uint64_t BucketsFor(std::uint64_t limit_bytes) {
 
 }  // namespace
 
-Cache::Cache(const fabric::IndexView& view, std::uint64_t limit_bytes, int shards,
-             const fabric::Port* port, PinDomain* pins, bool emulates_link)
+Cache::Cache(const fabric::IndexView& view, fabric::Coherence mode, std::uint64_t limit_bytes,
+             int shards, const fabric::Port* port, PinDomain* pins, bool emulates_link)
     : view_(view),
+      mode_(mode),
       limit_bytes_(limit_bytes),
       emulates_link_(emulates_link),
       holds_(port->holds()),
       pins_(pins),
       bucket_(BucketsFor(limit_bytes)),
       bucket_mask_(BucketsFor(limit_bytes) - 1),
-      shards_(shards) {
+      shards_(shards),
+      eviction_(BucketsFor(limit_bytes) * Bucket::kSlots, limit_bytes) {
   for (int shard = 0; shard < shards; ++shard) {
     drains_[static_cast<std::size_t>(shard)].emplace(port->invalidations(shard));
   }
+}
+
+// Nothing is pinned any more: copies that are still listed have no readers.
+Cache::~Cache() {
+  Clear();
+  for (const Place place : doomed_) PrivateCopy::At(place)->Drop();
 }
 
 std::optional<PinnedExtent> Cache::Lookup(std::uint64_t key_hash, std::string_view key,
@@ -49,7 +57,7 @@ std::optional<PinnedExtent> Cache::Lookup(std::uint64_t key_hash, std::string_vi
     // extent was current after we had pinned it.
     if ((bucket.word[slot].load() & ~kVisited) == extent &&
         bucket.key_hash[slot].load() == key_hash) {
-      const ExtentHeader* header = view_.HeaderAt(extent);
+      const ExtentHeader* header = HeaderAt(extent);
       if (header != nullptr && header->key() == key) {
         // Written only when it is not set yet, so that a hot object's line stays shared.
         if ((word & kVisited) == 0) {
@@ -77,8 +85,13 @@ void Cache::Apply(int shard, fabric::TimeNs now_ns) {
   std::uint64_t applied = drain.applied.load(std::memory_order_relaxed);  // ours: under the lock
   const std::uint64_t issued = drain.ring.Issued();
   if (issued == applied) return;
+  if (issued == fabric::kFenced) {
+    if (fabric::Upholds(fabric::Rule::kFencedWord))
+      is_fenced_.store(true, std::memory_order_release);
+    return;
+  }
   const std::uint64_t drop_all = drain.ring.DropAll();  // after Issued: see InvalidationDrain
-  if (drop_all > applied) {
+  if (drop_all > applied && fabric::Upholds(fabric::Rule::kDropAllOnOverflow)) {
     DropAll(shard, applied + 1);
     applied = drop_all;
   }
@@ -129,7 +142,9 @@ void Cache::DropAll(int shard, std::uint64_t first) {
     if (fill->shard_ != shard) continue;
     fill->Overtake(~std::uint64_t{0}, first);  // by what, nobody knows
   }
-  for (const std::uint64_t extent : pins_->WatchAll()) Hold(extent);
+  for (const Place place : pins_->WatchAll()) {
+    if (!PrivateCopy::IsPlace(place)) Hold(place);
+  }
 }
 
 // Invariant 2.
@@ -137,7 +152,8 @@ void Cache::Acknowledge(int shard) {
   ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
   std::uint64_t sequence = drain.applied.load(std::memory_order_relaxed);  // under the lock
   for (const std::shared_ptr<Fill>& fill : fills_) {
-    if (fill->shard_ != shard) continue;
+    if (fill->shard_ != shard || !fill->delays_acknowledgement_) continue;
+    if (!fabric::Upholds(fabric::Rule::kFillDelaysAck)) continue;
     sequence = std::min(sequence, fill->overtaken_at_sequence_ - 1);
   }
   if (sequence == drain.acknowledged) return;
@@ -155,33 +171,45 @@ Cache::Miss Cache::BeginGet(std::uint64_t key_hash) {
     ++fill->followers_;
     return {fill, false};
   }
-  fills_.push_back(
-      std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)), true));
+  fills_.push_back(std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)),
+                                          /*is_get=*/true, mode_ != fabric::Coherence::kSync));
   return {fills_.back(), true};
 }
 
 std::shared_ptr<Cache::Fill> Cache::BeginPut(std::uint64_t key_hash) {
   std::lock_guard<std::mutex> lock(mutex_);
-  fills_.push_back(
-      std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)), false));
+  fills_.push_back(std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)),
+                                          /*is_get=*/false, /*delays_acknowledgement=*/false));
+  if (mode_ == fabric::Coherence::kSync) DropOlder(key_hash, ~std::uint64_t{0});  // invariant 4
   return fills_.back();
 }
 
 std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std::uint64_t version,
-                                          std::uint64_t extent, PinTable* table) {
+                                          Place place, PinTable* table) {
   std::lock_guard<std::mutex> lock(mutex_);
+  const bool is_overtaken = version < fill->overtaken_by_version_;
+  // Readable: the acknowledgement that would free the extent waits for this fill (invariant 2), or
+  // has not been given.
+  const bool is_readable = !is_overtaken || fill->delays_acknowledgement_;
+  const ExtentHeader* header = is_readable ? HeaderAt(place) : nullptr;
   std::optional<PinnedExtent> pinned;
-  const ExtentHeader* header = view_.HeaderAt(extent);
   if (header != nullptr) {
-    // Readable: the acknowledgement that would free the extent waits for this fill (invariant 2).
-    pinned = PinnedExtent{table->Pin(extent), header};
+    pinned = PinnedExtent{table->Pin(place), header};
     pinned->pin->Share(fill->followers_);  // each of them drops one
     fill->result_ = *pinned;
-  }
-  if (version >= fill->overtaken_by_version_) {
-    if (header != nullptr) Insert(fill->key_hash_, version, extent);
-  } else if (pins_->WatchIfPinned(extent)) {
-    Hold(extent);  // invariant 3: its callers read what has been invalidated already
+    const bool may_cache =
+        (!is_overtaken || !fabric::Upholds(fabric::Rule::kOvertakenFillNotCached)) &&
+        MayInsert(*fill);
+    // Invariant 3: what is not cached its callers still read, although it may be acknowledged.
+    if (!may_cache || !Insert(fill->key_hash_, version, place)) {
+      if (PrivateCopy::IsPlace(place)) {
+        FreeCopy(place);
+      } else if (is_overtaken && pins_->WatchIfPinned(place)) {
+        Hold(place);
+      }
+    }
+  } else if (PrivateCopy::IsPlace(place)) {
+    FreeCopy(place);
   }
   fill->state_.store(pinned ? Fill::kFilled : Fill::kAbandoned);
   Resolve(fill);
@@ -190,17 +218,34 @@ std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std
 
 void Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent) {
   std::lock_guard<std::mutex> lock(mutex_);
-  DropOlder(fill->key_hash_, version);
-  for (const std::shared_ptr<Fill>& other : fills_) {
-    // What it brings may be older than what this put's caller is about to rely on.
-    if (other != fill && other->key_hash_ == fill->key_hash_) {
-      other->Overtake(version, Fill::kNoSequence);
+  if (fabric::Upholds(fabric::Rule::kOwnPutReplaces)) {
+    DropOlder(fill->key_hash_, version);
+    for (const std::shared_ptr<Fill>& other : fills_) {
+      // What it brings may be older than what this put's caller is about to rely on.
+      if (other != fill && other->key_hash_ == fill->key_hash_) {
+        other->Overtake(version, Fill::kNoSequence);
+      }
     }
   }
-  if (version >= fill->overtaken_by_version_ && view_.HeaderAt(extent) != nullptr) {
+  // Not overtaken: nothing that supersedes it has been acknowledged, and it is readable.
+  if (extent != 0 && version >= fill->overtaken_by_version_ && MayInsert(*fill) &&
+      HeaderAt(extent) != nullptr) {
     Insert(fill->key_hash_, version, extent);
   }
   Resolve(fill);
+}
+
+// Invariant 4.
+bool Cache::MayInsert(const Fill& fill) const {
+  if (mode_ != fabric::Coherence::kSync) return true;
+  return std::none_of(fills_.begin(), fills_.end(), [&](const std::shared_ptr<Fill>& other) {
+    return other.get() != &fill && !other->is_get_ && other->key_hash_ == fill.key_hash_;
+  });
+}
+
+void Cache::InsertCopy(std::uint64_t key_hash, std::uint64_t version, PrivateCopy::Owner copy) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (Insert(key_hash, version, copy->place())) copy.release();
 }
 
 void Cache::AbandonFill(const std::shared_ptr<Fill>& fill) {
@@ -215,27 +260,28 @@ void Cache::Resolve(const std::shared_ptr<Fill>& fill) {
   if (fill->followers_ > 0) fill->state_.notify_all();
 }
 
-std::optional<PinnedExtent> Cache::Follow(const std::shared_ptr<Fill>& fill) {
-  fill->state_.wait(Fill::kOutstanding);
-  if (fill->state_.load() != Fill::kFilled) return std::nullopt;
-  return fill->result_;
+std::optional<PinnedExtent> Cache::Followed(const Fill& fill) const {
+  if (fill.state_.load() != Fill::kFilled) return std::nullopt;
+  return fill.result_;
 }
 
 // ---------------------------------------------------------------------------------------------
 // Entries.
 
 // 0 when the session is over and the extent has been given to somebody else.
-std::uint64_t Cache::VersionAt(std::uint64_t extent) const {
-  const ExtentHeader* header = view_.HeaderAt(extent);
+std::uint64_t Cache::VersionAt(Place place) const {
+  const ExtentHeader* header = HeaderAt(place);
   return header != nullptr ? header->version : 0;
 }
-std::uint64_t Cache::PayloadBytesAt(std::uint64_t extent) const {
-  const ExtentHeader* header = view_.HeaderAt(extent);
+std::uint64_t Cache::PayloadBytesAt(Place place) const {
+  const ExtentHeader* header = HeaderAt(place);
   return header != nullptr ? header->payload_bytes : 0;
 }
 
-void Cache::Insert(std::uint64_t key_hash, std::uint64_t version, std::uint64_t extent) {
-  const std::uint64_t bytes = PayloadBytesAt(extent);
+// False: it is not in the cache, and stays the caller's.
+bool Cache::Insert(std::uint64_t key_hash, std::uint64_t version, Place place) {
+  if (is_closed_) return false;
+  const std::uint64_t bytes = PayloadBytesAt(place);
   Bucket& bucket = BucketOf(key_hash);
   // The object's own slot, else an empty one, else one that nobody looked at, else any.
   int chosen = 0;
@@ -244,7 +290,7 @@ void Cache::Insert(std::uint64_t key_hash, std::uint64_t version, std::uint64_t 
     const std::uint64_t word = bucket.word[slot].load();
     const std::uint64_t other = word & ~kVisited;
     const bool is_same = other != 0 && bucket.key_hash[slot].load() == key_hash;
-    if (is_same && VersionAt(other) >= version) return;  // somebody was faster
+    if (is_same && VersionAt(other) >= version) return false;  // somebody was faster
     const int rank = is_same ? 0 : other == 0 ? 1 : (word & kVisited) == 0 ? 2 : 3;
     if (rank >= best_rank) continue;
     best_rank = rank;
@@ -252,56 +298,64 @@ void Cache::Insert(std::uint64_t key_hash, std::uint64_t version, std::uint64_t 
   }
   if (bytes > limit_bytes_) {
     if (best_rank == 0) EmptySlot(&bucket, chosen);  // it is old now, whatever replaces it
-    return;
+    return false;
   }
   if (best_rank != 1) EmptySlot(&bucket, chosen);
   if (best_rank >= 2) ++counters_.evictions;
   bucket.key_hash[chosen].store(key_hash);
-  bucket.word[chosen].store(extent);
-  ++counters_.objects;
-  counters_.bytes += bytes;
-  if (counters_.bytes > limit_bytes_) EvictToLimit();
+  bucket.word[chosen].store(place);
+  eviction_.Insert(SlotIndex(&bucket, chosen), key_hash, bytes);
+  if (eviction_.bytes() > limit_bytes_) EvictToLimit();
+  return true;
 }
 
 void Cache::EmptySlot(Bucket* bucket, int slot) {
   // Sequentially consistent: after it we look for pins (pins.h).
-  const std::uint64_t extent = bucket->word[slot].exchange(0) & ~kVisited;
-  --counters_.objects;
-  counters_.bytes -= std::min(counters_.bytes, PayloadBytesAt(extent));
+  const Place place = bucket->word[slot].exchange(0) & ~kVisited;
+  eviction_.Remove(SlotIndex(bucket, slot));
+  if (PrivateCopy::IsPlace(place)) FreeCopy(place);
 }
 
-// A sweep over the buckets that gives visited entries a second chance (CLOCK). Silent: invariant 4.
+// A copy has left the cache, or did not get in: it goes with its last reader.
+void Cache::FreeCopy(Place place) {
+  if (pins_->WatchIfPinned(place)) {
+    doomed_.push_back(place);
+  } else {
+    PrivateCopy::At(place)->Drop();
+  }
+}
+
+// Silent: invariant 5.
 void Cache::EvictToLimit() {
-  while (counters_.bytes > limit_bytes_) {
-    Bucket& bucket = bucket_[hand_++ & bucket_mask_];
-    for (int slot = 0; slot < Bucket::kSlots; ++slot) {
-      const std::uint64_t word = bucket.word[slot].load();
-      if ((word & ~kVisited) == 0) continue;
-      if ((word & kVisited) != 0) {
-        bucket.word[slot].store(word & ~kVisited);
-        continue;
-      }
-      EmptySlot(&bucket, slot);
-      ++counters_.evictions;
-    }
+  const auto was_visited = [this](std::uint32_t index) {
+    std::atomic<std::uint64_t>& word = bucket_[index / Bucket::kSlots].word[index % Bucket::kSlots];
+    return (word.fetch_and(~kVisited) & kVisited) != 0;
+  };
+  while (eviction_.bytes() > limit_bytes_) {
+    const std::optional<std::uint32_t> victim = eviction_.TakeVictim(was_visited);
+    if (!victim) return;
+    EmptySlot(&bucket_[*victim / Bucket::kSlots], static_cast<int>(*victim % Bucket::kSlots));
+    ++counters_.evictions;
   }
 }
 
 // Headers may belong to others by now: nothing is read from the heap.
 void Cache::Clear() {
   std::lock_guard<std::mutex> lock(mutex_);
+  is_closed_ = true;
   for (std::uint64_t b = 0; b <= bucket_mask_; ++b) {
-    for (auto& word : bucket_[b].word) {
-      if (word.load() != 0) word.store(0);  // a store would cost the page its memory
+    for (int slot = 0; slot < Bucket::kSlots; ++slot) {
+      if (bucket_[b].word[slot].load() != 0) EmptySlot(&bucket_[b], slot);
     }
   }
-  counters_.objects = 0;
-  counters_.bytes = 0;
 }
 
 Cache::Counters Cache::counters() const {
   std::lock_guard<std::mutex> lock(mutex_);
-  return counters_;
+  Counters counters = counters_;
+  counters.objects = eviction_.objects();
+  counters.bytes = eviction_.bytes();
+  return counters;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -309,6 +363,7 @@ Cache::Counters Cache::counters() const {
 
 // Lists an extent, so that the home keeps it although we are about to acknowledge.
 void Cache::Hold(std::uint64_t extent) {
+  if (!fabric::Upholds(fabric::Rule::kHoldBeforeAck)) return;
   const bool is_listed = std::any_of(held_.begin(), held_.end(),
                                      [&](const auto& held) { return held.first == extent; });
   if (is_listed) return;
@@ -325,6 +380,11 @@ void Cache::Hold(std::uint64_t extent) {
 
 void Cache::ReleaseHolds() {
   std::lock_guard<std::mutex> lock(mutex_);
+  std::erase_if(doomed_, [&](Place place) {
+    if (pins_->WatchIfPinned(place)) return false;
+    PrivateCopy::At(place)->Drop();
+    return true;
+  });
   bool all_listed = true;
   std::erase_if(held_, [&](const auto& held) {
     const auto& [extent, slot] = held;

@@ -1,8 +1,8 @@
 // The object cache of a node, with its miss-status entries (MSHRs): the compute side's half of the
 // coherence protocol (GETC, PUTC and the invalidation agent all act on it).
 //
-// In place: an entry says where in the heap an object's current version is; the bytes stay there.
-// Lookups are lock-free and write nothing that other keys' lookups read; everything that changes
+// An entry says where an object's version is: in place, in the heap, or in a private copy. Lookups
+// are lock-free and write nothing that other keys' lookups read; everything that changes
 // the cache takes its lock. A state machine without threads, clocks and system calls of its own:
 // time and the invalidation rings are handed in.
 //
@@ -11,10 +11,15 @@
 //      acknowledged the invalidation that superseded it, and by then the entry is gone and every
 //      pin of the extent is in the hold table.
 //   2. A sequence number is acknowledged only when it, and all before it, have been applied, and no
-//      fill that one of them has overtaken is unresolved (protocol.md, MSHR).
-//   3. A fill that is older than an invalidation which it met is handed to its callers and not
-//      cached.
-//   4. Eviction is silent: the directory may list this node longer than it caches.
+//      get that one of them has overtaken is unresolved (protocol.md, MSHR). Puts need not be
+//      waited for: they read nothing, and what they insert no invalidation has overtaken. Nor gets
+//      in mode `sync`, where the home waits for acknowledgements itself: there an overtaken get
+//      asks again.
+//   3. A fill that is older than an invalidation which it met is not cached; a get hands it to its
+//      callers.
+//   4. In mode `sync`, nothing of an object is found while a put of this node's is under way: other
+//      nodes may read what it wrote before its reply has been processed here, and nobody looks.
+//   5. Eviction is silent: the directory may list this node longer than it caches.
 #pragma once
 
 #include <algorithm>
@@ -28,8 +33,11 @@
 #include <string_view>
 #include <vector>
 
+#include "compute/eviction.h"
 #include "compute/pins.h"
+#include "compute/private_copy.h"
 #include "fabric/clock.h"
+#include "fabric/coherence.h"
 #include "fabric/index.h"
 #include "fabric/lazy_array.h"
 #include "fabric/port.h"
@@ -45,13 +53,17 @@ struct PinnedExtent {
 class Cache {
  public:
   // `region` is mapped as long as the cache lives; `limit_bytes`: of payloads.
-  Cache(const fabric::IndexView& view, std::uint64_t limit_bytes, int shards,
-        const fabric::Port* port, PinDomain* pins, bool emulates_link);
+  Cache(const fabric::IndexView& view, fabric::Coherence mode, std::uint64_t limit_bytes,
+        int shards, const fabric::Port* port, PinDomain* pins, bool emulates_link);
+  ~Cache();
 
   // --- any thread, lock-free
 
-  // The cached version, pinned by `table`'s thread, or nullopt = miss. Strict callers have seen
-  // IsCurrent first.
+  // Where a version is: an offset into the heap, or PrivateCopy::place.
+  using Place = std::uint64_t;
+
+  // The cached version, pinned by `table`'s thread, or nullopt = miss. Before it, strict gets see
+  // that IsCurrent, or Apply.
   std::optional<PinnedExtent> Lookup(std::uint64_t key_hash, std::string_view key,
                                      PinTable* table) const;
   // The look at the invalidation word: nothing was invalidated since Apply.
@@ -60,6 +72,24 @@ class Cache {
     const ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
     return drain.ring.Issued() == drain.applied.load(std::memory_order_relaxed);
   }
+  // Whether a hit may be served now: strict only while current, versioned and uncached never.
+  bool MayHit(int shard) const {
+    switch (mode_) {
+      case fabric::Coherence::kStrict:
+        return IsCurrent(shard) || !fabric::Upholds(fabric::Rule::kStrictLook);
+      case fabric::Coherence::kLazy:
+      case fabric::Coherence::kSync:
+        return true;
+      case fabric::Coherence::kVersioned:
+      case fabric::Coherence::kUncached:
+        return false;
+    }
+    return false;
+  }
+  fabric::Coherence mode() const { return mode_; }
+  const fabric::IndexView& view() const { return view_; }
+  // A home has fenced this node: the session is over, and nothing is found any more.
+  bool is_fenced() const { return is_fenced_.load(std::memory_order_acquire); }
 
   // --- under the lock
 
@@ -81,20 +111,27 @@ class Cache {
   Miss BeginGet(std::uint64_t key_hash);
   std::shared_ptr<Fill> BeginPut(std::uint64_t key_hash);
 
-  // What the home answered to a get: `extent` holds the version. Caches it, unless overtaken, and
-  // returns it pinned for the leader; followers get pins of their own.
+  // What the home answered to a get: `place` holds the version. Caches it, unless overtaken, and
+  // returns it pinned for the leader; followers get pins of their own. nullopt: the version cannot
+  // be handed out (in `sync`, when it was overtaken), and the get must ask again.
   std::optional<PinnedExtent> EndGet(const std::shared_ptr<Fill>& fill, std::uint64_t version,
-                                     std::uint64_t extent, PinTable* table);
+                                     Place place, PinTable* table);
   // What the home answered to a put: nothing older is found from here on, although the node's own
   // record of it may still be under way. `extent` 0: a delete.
   void EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent);
   // The home had nothing, or the session is over. Followers ask for themselves.
   void AbandonFill(const std::shared_ptr<Fill>& fill);
-  // Blocks until the fill has ended; nullopt: abandoned.
-  std::optional<PinnedExtent> Follow(const std::shared_ptr<Fill>& fill);
+  // The follower's share of a fill that has ended; nullopt: it must ask for itself.
+  std::optional<PinnedExtent> Followed(const Fill& fill) const;
 
-  // A watched pin was dropped: takes off the hold table what nobody reads any more.
+  // Puts a copy of `version` in the cache without a fill (versioned: hits are checked anyway).
+  void InsertCopy(std::uint64_t key_hash, std::uint64_t version, PrivateCopy::Owner copy);
+
+  // A watched pin was dropped: takes off the hold table, and frees, what nobody reads any more.
   void ReleaseHolds();
+  // Visits each entry (key's hash, version, place): for checks from outside, under the lock.
+  template <typename Visit>
+  void ForEachEntry(Visit&& visit) const;
 
   // The node is no longer registered anywhere: nothing may be found from here on.
   void Clear();
@@ -126,19 +163,28 @@ class Cache {
   };
 
   Bucket& BucketOf(std::uint64_t key_hash) const { return bucket_[key_hash & bucket_mask_]; }
-  std::uint64_t VersionAt(std::uint64_t extent) const;
-  std::uint64_t PayloadBytesAt(std::uint64_t extent) const;
+  const fabric::ExtentHeader* HeaderAt(Place place) const {
+    return PrivateCopy::IsPlace(place) ? PrivateCopy::At(place)->header() : view_.HeaderAt(place);
+  }
+  std::uint64_t VersionAt(Place place) const;
+  std::uint64_t PayloadBytesAt(Place place) const;
   void ApplyOne(std::uint64_t sequence, const fabric::Invalidation& invalidation);
   void DropOlder(std::uint64_t key_hash, std::uint64_t version);
+  bool MayInsert(const Fill& fill) const;
   void DropAll(int shard, std::uint64_t first);
   void Acknowledge(int shard);
-  void Insert(std::uint64_t key_hash, std::uint64_t version, std::uint64_t extent);
+  bool Insert(std::uint64_t key_hash, std::uint64_t version, Place place);
+  std::uint32_t SlotIndex(const Bucket* bucket, int slot) const {
+    return static_cast<std::uint32_t>((bucket - &bucket_[0]) * Bucket::kSlots + slot);
+  }
   void EmptySlot(Bucket* bucket, int slot);
   void EvictToLimit();
   void Hold(std::uint64_t extent);
+  void FreeCopy(Place place);
   void Resolve(const std::shared_ptr<Fill>& fill);
 
   const fabric::IndexView view_;
+  const fabric::Coherence mode_;
   const std::uint64_t limit_bytes_;
   const bool emulates_link_;
   fabric::HoldTable* const holds_;
@@ -152,15 +198,25 @@ class Cache {
   mutable std::mutex mutex_;
 
   std::list<std::shared_ptr<Fill>> fills_;           // unresolved
-  std::uint64_t hand_ = 0;                           // of the eviction's sweep over the buckets
+  Eviction eviction_;                                // of the slots, by bytes
   std::vector<std::pair<std::uint64_t, int>> held_;  // extent, slot of the hold table
+  std::vector<Place> doomed_;  // copies that have left the cache and are still read
+  std::atomic<bool> is_fenced_{false};
+  bool is_closed_ = false;  // since Clear
   Counters counters_;
 };
 
 class Cache::Fill {
  public:
-  explicit Fill(std::uint64_t key_hash, int shard, bool is_get)
-      : key_hash_(key_hash), shard_(shard), is_get_(is_get) {}
+  Fill(std::uint64_t key_hash, int shard, bool is_get, bool delays_acknowledgement)
+      : key_hash_(key_hash),
+        shard_(shard),
+        is_get_(is_get),
+        delays_acknowledgement_(delays_acknowledgement) {}
+
+  // Blocks until it has ended; a follower's Followed comes next.
+  void Await() const { state_.wait(kOutstanding); }
+  bool has_ended() const { return state_.load() != kOutstanding; }
 
   int shard() const { return shard_; }
   // After its end.
@@ -173,7 +229,8 @@ class Cache::Fill {
 
   const std::uint64_t key_hash_;
   const int shard_;
-  const bool is_get_;  // may be followed
+  const bool is_get_;                  // may be followed
+  const bool delays_acknowledgement_;  // invariant 2
   void Overtake(std::uint64_t version, std::uint64_t sequence) {
     overtaken_by_version_ = std::max(overtaken_by_version_, version);
     overtaken_at_sequence_ = std::min(overtaken_at_sequence_, sequence);
@@ -186,5 +243,16 @@ class Cache::Fill {
   PinnedExtent result_;
   std::atomic<std::uint32_t> state_{kOutstanding};
 };
+
+template <typename Visit>
+void Cache::ForEachEntry(Visit&& visit) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (std::uint64_t b = 0; b <= bucket_mask_; ++b) {
+    for (int slot = 0; slot < Bucket::kSlots; ++slot) {
+      const Place place = bucket_[b].word[slot].load() & ~kVisited;
+      if (place != 0) visit(bucket_[b].key_hash[slot].load(), VersionAt(place), place);
+    }
+  }
+}
 
 }  // namespace apta::compute

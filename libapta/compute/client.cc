@@ -12,6 +12,15 @@
 #include "nlohmann/json.hpp"
 
 namespace apta {
+namespace {
+
+// kAnyVersion is no version that a caller can mean; nothing ever has the one before it either.
+Version Precondition(const PutOptions& options) {
+  if (!options.if_version) return fabric::kAnyVersion;
+  return std::min(*options.if_version, fabric::kAnyVersion - 1);
+}
+
+}  // namespace
 
 using compute::Session;
 
@@ -39,14 +48,14 @@ absl::StatusOr<Version> Client::Put(std::string_view key, BytesView value,
   Session* session = runtime_->session();
   if (session == nullptr) return runtime_->WhyNot();
   if (!fabric::IsValidKey(key)) return fabric::CheckKey(key);
-  return session->Put(key, value, options.if_version.value_or(fabric::kAnyVersion));
+  return session->Put(key, value, Precondition(options));
 }
 
 absl::StatusOr<Version> Client::Delete(std::string_view key, const PutOptions& options) {
   Session* session = runtime_->session();
   if (session == nullptr) return runtime_->WhyNot();
   if (!fabric::IsValidKey(key)) return fabric::CheckKey(key);
-  return session->Delete(key, options.if_version.value_or(fabric::kAnyVersion));
+  return session->Delete(key, Precondition(options));
 }
 
 absl::StatusOr<ObjectInfo> Client::Stat(std::string_view key) {
@@ -159,6 +168,7 @@ T Field(const nlohmann::json& object, const char* name) {
 }  // namespace
 
 absl::StatusOr<std::vector<NodeInfo>> Client::Nodes() const {
+  if (runtime_->is_forked()) return runtime_->WhyNot();
   const absl::StatusOr<nlohmann::json> state = AskState(*runtime_);
   if (!state.ok()) return state.status();
   std::vector<NodeInfo> nodes;
@@ -181,6 +191,7 @@ absl::StatusOr<std::vector<NodeInfo>> Client::Nodes() const {
 }
 
 absl::StatusOr<std::vector<PoolInfo>> Client::Pools() const {
+  if (runtime_->is_forked()) return runtime_->WhyNot();
   const absl::StatusOr<nlohmann::json> state = AskState(*runtime_);
   if (!state.ok()) return state.status();
   std::vector<PoolInfo> pools;

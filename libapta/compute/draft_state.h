@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "compute/node_runtime.h"
 #include "compute/session.h"
+#include "fmt/format.h"
 
 namespace apta::compute {
 
@@ -19,10 +20,12 @@ class DraftState {
                                                           std::size_t size) {
     std::unique_ptr<DraftState> state(new DraftState(std::move(runtime), session, key));
     if (!session->trusted()) {
-      // Not value-initialised: the caller fills it.
+      // The put would find no room; and not value-initialised: the caller fills it.
+      if (absl::Status fits = session->CheckSize(key, size); !fits.ok()) return fits;
       state->buffer_.reset(new (std::nothrow) std::byte[size]);
       if (state->buffer_ == nullptr) {
-        return absl::ResourceExhaustedError("no memory for a draft of that size");
+        return absl::ResourceExhaustedError(
+            fmt::format("{}: this process has no memory for a draft of {} bytes", key, size));
       }
       state->bytes_ = {state->buffer_.get(), size};
       return state;

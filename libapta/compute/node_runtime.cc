@@ -9,6 +9,7 @@
 #include <array>
 #include <thread>
 
+#include "fabric/control.h"
 #include "fmt/format.h"
 
 namespace apta::compute {
@@ -16,6 +17,8 @@ namespace {
 
 constexpr int kFirstRetryMs = 20;
 constexpr int kLastRetryMs = 500;
+constexpr int kFirstTickMs = 1;
+constexpr int kLastTickMs = 128;
 
 std::string DefaultNodeName() {
   const char* from_environment = std::getenv("APTA_NODE");
@@ -70,9 +73,6 @@ absl::StatusOr<std::shared_ptr<NodeRuntime>> NodeRuntime::Connect(const ClientOp
   if (options.timeout <= absl::ZeroDuration()) {
     return absl::InvalidArgumentError(fmt::format("timeout {}: must be more than nothing",
                                                   absl::FormatDuration(options.timeout)));
-  }
-  if (options.placement == Placement::kLocalCopy) {
-    return absl::InvalidArgumentError("placement: this version reads in place only");
   }
   const std::string socket = fabric::ResolveSocket(options.socket);
   absl::StatusOr<std::shared_ptr<Session>> session = Session::Attach(options, socket);
@@ -141,6 +141,7 @@ bool NodeRuntime::MayLeave() {
 
 void NodeRuntime::RunAgent() {
   int retry_ms = kFirstRetryMs;
+  int tick_ms = kFirstTickMs;  // -1 = until something comes
   while (!MayLeave()) {
     Session* session = current_.load();
     std::vector<pollfd> fds = {{wake_agent_.fd(), POLLIN, 0}};
@@ -154,8 +155,19 @@ void NodeRuntime::RunAgent() {
       fds.push_back({each->wake_fd(), POLLIN, 0});
     }
     if (session != nullptr) fds.push_back({session->socket(), POLLIN | POLLRDHUP, 0});
-    const int ready = poll(fds.data(), fds.size(), session != nullptr ? -1 : retry_ms);
+    if (session != nullptr && session->has_failed()) {  // a thread of ours found it fenced
+      current_.store(nullptr);
+      continue;
+    }
+    const int ready = poll(fds.data(), fds.size(), session != nullptr ? tick_ms : retry_ms);
     if (ready < 0) continue;  // EINTR
+    // An idle node acknowledges without being asked while things happen, and else sleeps until a
+    // home needs its answer.
+    if (session != nullptr && session->ApplyInBackground()) {
+      tick_ms = kFirstTickMs;
+    } else if (ready == 0) {
+      tick_ms = tick_ms < kLastTickMs ? tick_ms * 2 : -1;
+    }
     if (fds[0].revents != 0) DrainEventFd(wake_agent_.fd());
     for (std::size_t i = 0; i < sessions.size(); ++i) {
       if (fds[i + 1].revents == 0) continue;
@@ -169,11 +181,8 @@ void NodeRuntime::RunAgent() {
     }
     retry_ms = kFirstRetryMs;
     if (fds.back().revents != 0) {
-      bool is_alive = true;
-      Watch(session, &is_alive);
-      if (is_alive) continue;
-      current_.store(nullptr);
-      session->Fail();
+      tick_ms = kFirstTickMs;
+      if (!Watch(session)) current_.store(nullptr);
     }
   }
   current_.store(nullptr);
@@ -182,27 +191,33 @@ void NodeRuntime::RunAgent() {
     std::lock_guard<std::mutex> lock(mutex_);
     sessions.swap(sessions_);
   }
-  for (const auto& session : sessions) session->Fail();
+  for (const auto& session : sessions) {
+    session->Fail();
+    session->HangUp();
+  }
   std::lock_guard<std::mutex> lock(mutex_);
   sessions_ = std::move(sessions);  // stats() still counts them
   agent_left_ = true;
   changed_.notify_all();
 }
 
-// Something came on the socket: nudges, or its end.
-void NodeRuntime::Watch(Session* session, bool* is_alive) {
-  bool nudged = false;
+// Something came on the socket: nudges, or the end of the session. Whether it goes on.
+bool NodeRuntime::Watch(Session* session) {
   while (true) {
-    char packet[16];
-    const ssize_t bytes = recv(session->socket(), packet, sizeof(packet), MSG_DONTWAIT);
-    if (bytes > 0) {
-      nudged = true;
-      continue;
+    fabric::Notice notice{};
+    const ssize_t bytes = recv(session->socket(), &notice, sizeof(notice), MSG_DONTWAIT);
+    if (bytes < 0 && (errno == EAGAIN || errno == EINTR)) break;
+    if (bytes <= 0) {
+      session->Fail();
+      return false;
     }
-    *is_alive = bytes < 0 && (errno == EAGAIN || errno == EINTR);
-    break;
+    if (notice.kind == fabric::Notice::kFenced) {
+      session->FailFenced(fabric::FieldText(notice.message));
+      return false;
+    }
   }
-  if (nudged && *is_alive) session->OnNudge();
+  session->OnNudge();
+  return !session->has_failed();
 }
 
 void NodeRuntime::Reconnect() {

@@ -1,9 +1,10 @@
 // What stands behind a Client: the node's current session, and the agent thread that keeps it.
 //
-// The agent sleeps on the session's socket and on dropped pins. It acknowledges invalidations when
-// the memory server asks, takes extents off the hold table, notices the end of the memory server,
-// and attaches again. When the last handle of the Client is gone it stays for as long as Objects
-// are pinned, because the memory server keeps their extents only for attached nodes.
+// The agent sleeps on the session's socket and on dropped pins. It acknowledges invalidations while
+// some come, and when the memory server asks, takes extents off the hold table, notices the end of
+// the memory server, and attaches again. When the last handle of the Client is gone it stays for as
+// long as Objects are pinned, because the memory server keeps their extents only for attached
+// nodes.
 #pragma once
 
 #include <atomic>
@@ -33,11 +34,13 @@ class NodeRuntime : public std::enable_shared_from_this<NodeRuntime> {
   // The session to use, valid as long as a handle is held, or nullptr: then WhyNot says why. Costs
   // two loads.
   Session* session() const {
-    // Relaxed: a forked child has one thread, which has seen the increment.
-    if (s_forks.load(std::memory_order_relaxed) != forks_at_connect_) return nullptr;
+    if (is_forked()) return nullptr;
     return current_.load(std::memory_order_acquire);  // partner: the agent's release
   }
   absl::Status WhyNot() const;
+  // This process is a child of the one that connected.
+  // Relaxed: a forked child has one thread, which has seen the increment.
+  bool is_forked() const { return s_forks.load(std::memory_order_relaxed) != forks_at_connect_; }
 
   // Waits for a session that is not `old`, at most `timeout_ns`. Nullptr: none came.
   Session* AwaitSession(const Session* old, fabric::TimeNs timeout_ns);
@@ -52,7 +55,7 @@ class NodeRuntime : public std::enable_shared_from_this<NodeRuntime> {
 
   void Close();
   void RunAgent();
-  void Watch(Session* session, bool* is_alive);
+  bool Watch(Session* session);
   void Reconnect();
   bool MayLeave();
 

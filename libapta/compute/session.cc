@@ -2,6 +2,7 @@
 
 #include "compute/session.h"
 
+#include <sched.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <set>
 
 #include "fabric/hash.h"
+#include "fabric/numa.h"
 #include "fmt/format.h"
 
 namespace apta::compute {
@@ -55,11 +57,28 @@ absl::StatusOr<fabric::Welcome> Handshake(int socket, const ClientOptions& optio
     return absl::Status(static_cast<absl::StatusCode>(welcome.code),
                         std::string(fabric::FieldText(welcome.message)));
   }
-  if (welcome.shards < 1 || welcome.shards > fabric::kMaxShards ||
-      fds->size() != 2 + welcome.shards) {
+  if (welcome.coherence > fabric::Coherence::kUncached || welcome.shards < 1 ||
+      welcome.shards > fabric::kMaxShards || fds->size() != 2 + welcome.shards) {
     return absl::InternalError("the memory server's welcome does not carry what it should");
   }
   return welcome;
+}
+
+// Whether versions are read from private copies: what a far or emulated memory is slow at, once
+// instead of with every access. Without a directory there is no other way.
+bool DecideCopies(Placement placement, const fabric::Welcome& welcome,
+                  const fabric::Region& region) {
+  if (!fabric::TracksSharers(welcome.coherence)) return true;
+  switch (placement) {
+    case Placement::kInPlace:
+      return false;
+    case Placement::kLocalCopy:
+      return true;
+    case Placement::kAuto:
+      break;
+  }
+  return welcome.link_latency_ns != 0 || welcome.link_bandwidth_gbps != 0 ||
+         fabric::IsFarFromHere(region.data());
 }
 
 }  // namespace
@@ -103,9 +122,10 @@ absl::StatusOr<std::shared_ptr<Session>> Session::Attach(const ClientOptions& op
   session->to_home_ = fabric::LinkDirection(session->link_, welcome->node * 2 + 1);
   session->view_ = fabric::IndexView(session->region_.data(), *session->superblock_);
   session->pins_ = PinDomain::Acquire();
+  session->copies_ = DecideCopies(options.placement, *welcome, session->region_);
   session->cache_ =
-      std::make_unique<Cache>(session->view_, options.cache_bytes, shards, &session->port_,
-                              session->pins_, session->link_.enabled());
+      std::make_unique<Cache>(session->view_, welcome->coherence, options.cache_bytes, shards,
+                              &session->port_, session->pins_, session->link_.enabled());
   return session;
 }
 
@@ -114,6 +134,12 @@ Session::~Session() {
 }
 
 absl::Status Session::Ended() const {
+  std::lock_guard<std::mutex> lock(why_mutex_);
+  if (!why_ended_.empty()) {
+    return absl::UnavailableError(
+        fmt::format("the memory server at {} has {}; attaching again with an empty cache",
+                    socket_path_, why_ended_));
+  }
   return absl::UnavailableError(
       fmt::format("the memory server at {} is gone; trying to reach it again", socket_path_));
 }
@@ -121,8 +147,6 @@ absl::Status Session::Ended() const {
 // The end of everything that waits: see AwaitReply for its other half.
 void Session::Fail() {
   failed_.store(true);
-  // Ours until then; a process that has forked must not end its parent's session by closing.
-  shutdown(socket_.get(), SHUT_RDWR);
   for (int lane = 0; lane < fabric::kLanes; ++lane) {
     std::atomic<std::uint32_t>& done_id = port_.lane(lane)->done_id;
     done_id.fetch_xor(0x8000'0000);  // so that nobody falls asleep on it any more
@@ -136,12 +160,38 @@ void Session::Fail() {
 void Session::RetireIfUnused() {
   if (is_retired_ || readers_.load() != 0 || IsPinned()) return;
   is_retired_ = true;
+  HangUp();
   region_.Retire();
   port_.Retire();
 }
 
+// Not by closing: a process that has forked shares the socket with its child.
+void Session::HangUp() { shutdown(socket_.get(), SHUT_RDWR); }
+
+void Session::FailFenced(std::string_view why) {
+  {
+    std::lock_guard<std::mutex> lock(why_mutex_);
+    if (!has_failed()) {
+      why_ended_ = why.empty() ? "fenced this node" : fmt::format("fenced this node: it {}", why);
+    }
+  }
+  Fail();
+  pins_->Wake();  // the agent attaches again
+}
+
 void Session::EndReading() {
   if (readers_.fetch_sub(1) == 1 && failed_.load()) pins_->Wake();
+}
+
+bool Session::ApplyInBackground() {
+  bool has_applied = false;
+  for (int shard = 0; shard < static_cast<int>(homes_.size()); ++shard) {
+    if (cache_->IsCurrent(shard)) continue;
+    cache_->Apply(shard, link_.enabled() ? fabric::RealClock::ReadNow() : 0);
+    has_applied = true;
+  }
+  if (cache_->is_fenced()) FailFenced();
+  return has_applied;
 }
 
 void Session::OnNudge() {
@@ -157,7 +207,7 @@ void Session::AddStats(ClientStats* stats) const {
   stats->puts += puts_.load(std::memory_order_relaxed);
   stats->invalidations_applied += counters.invalidations_applied;
   stats->evictions += counters.evictions;
-  stats->placement = Placement::kInPlace;
+  stats->placement = copies_ ? Placement::kLocalCopy : Placement::kInPlace;
   if (has_failed()) return;
   stats->objects_cached += counters.objects;
   stats->bytes_cached += counters.bytes;
@@ -171,10 +221,21 @@ void Session::AddStats(ClientStats* stats) const {
 
 Object Session::MakeObject(const PinnedExtent& pinned) const {
   Object object;
-  object.pin_ = pinned.pin;
+  object.pin_ = reinterpret_cast<std::uintptr_t>(pinned.pin);
   object.key_ = pinned.header->key();
   object.version_ = pinned.header->version;
   object.bytes_ = BytesView(pinned.header->payload(), pinned.header->payload_bytes);
+  return object;
+}
+
+Object Session::MakeObject(Got got) const {
+  if (got.pinned) return MakeObject(*got.pinned);
+  Object object;
+  const fabric::ExtentHeader* header = got.copy->header();
+  object.key_ = header->key();
+  object.version_ = header->version;
+  object.bytes_ = BytesView(header->payload(), header->payload_bytes);
+  object.pin_ = reinterpret_cast<std::uintptr_t>(got.copy.release()) | Object::kCopy;
   return object;
 }
 
@@ -194,92 +255,119 @@ void Session::ApplyIfNeeded(int shard) {
 absl::StatusOr<Object> Session::Get(std::string_view key) {
   const std::uint64_t key_hash = fabric::KeyHash(key);
   PinTable* table = pins_->ThreadTable();
-  ApplyIfNeeded(ShardOf(key_hash));
-  if (const std::optional<PinnedExtent> hit = cache_->Lookup(key_hash, key, table)) {
+  const auto now_ns = [this] { return link_.enabled() ? fabric::RealClock::ReadNow() : 0; };
+  if (const auto hit = Getc::Find(cache_.get(), key_hash, key, table, now_ns)) {
     table->CountHit();
     return MakeObject(*hit);
   }
-  return GetFromHome(key_hash, key, table);
+  return GetMissed(key_hash, key, table);
 }
 
-absl::StatusOr<Object> Session::GetFromHome(std::uint64_t key_hash, std::string_view key,
-                                            PinTable* table) {
+absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_view key,
+                                          PinTable* table) {
+  if (cache_->is_fenced()) FailFenced();
+  misses_.fetch_add(1, std::memory_order_relaxed);  // a statistic
+  const int shard = ShardOf(key_hash);
+  Getc get(cache_.get(), key_hash, key, table, copies_);
+  absl::StatusOr<Reply> reply = Reply{};
+  Getc::Step step = get.Begin();
   while (true) {
-    const Cache::Miss miss = cache_->BeginGet(key_hash);
-    misses_.fetch_add(1, std::memory_order_relaxed);  // a statistic
-    std::optional<PinnedExtent> pinned;
-    if (miss.leads) {
-      const absl::StatusOr<Reply> reply =
-          Ask(ShardOf(key_hash),
-              {.op = Op::kGet, .key = key, .payload = {}, .timeout_ns = timeout_ns_});
-      if (!reply.ok() || reply->code != 0) {
-        cache_->AbandonFill(miss.fill);
-        RingIfHeldBack(*miss.fill);
-        return reply.ok() ? MakeError(*reply, key) : reply.status();
-      }
-      pinned = cache_->EndGet(miss.fill, reply->version, reply->extent_offset, table);
-      RingIfHeldBack(*miss.fill);
-      if (!pinned) return Ended();
-    } else {
-      pinned = cache_->Follow(miss.fill);
+    if (has_failed() && step != Getc::Step::kFound) {
+      get.OnNoReply();
+      return Ended();
     }
-    // Another key may have the same hash; and a fill that brought nothing says nothing to us.
-    if (pinned && pinned->header->key() == key) return MakeObject(*pinned);
-    if (pinned) pinned->pin->Drop();
-    if (has_failed()) return Ended();
+    switch (step) {
+      case Getc::Step::kAsk:
+        reply = Ask(shard, {.op = Op::kGet,
+                            .key = key,
+                            .payload = {},
+                            .argument = get.argument(),
+                            .timeout_ns = timeout_ns_});
+        if (reply.ok()) {
+          step = get.OnReply(*reply);
+        } else {
+          get.OnNoReply();
+        }
+        if (get.held_back()) RingIfAsleep(shard);
+        if (!reply.ok()) return reply.status();
+        break;
+      case Getc::Step::kReadHeap:
+        step = ReadHeap(&get);
+        break;
+      case Getc::Step::kFollow:
+        get.fill().Await();
+        step = get.OnFillEnded();
+        break;
+      case Getc::Step::kFound:
+        return MakeObject(get.Take());
+      case Getc::Step::kNotFound:
+        if (reply->code != 0) return MakeError(*reply, key);
+        return MakeError({.code = static_cast<std::uint16_t>(absl::StatusCode::kNotFound),
+                          .reason = fabric::Reason::kNoSuchObject},
+                         key);
+    }
   }
+}
+
+// Over an emulated link the read is a message there and back, though nobody receives it.
+Getc::Step Session::ReadHeap(Getc* get) {
+  if (!link_.enabled()) return get->OnReadHeap();
+  const auto wait = [](fabric::TimeNs until_ns) {
+    while (fabric::RealClock::ReadNow() < until_ns) sched_yield();
+  };
+  const auto arrival = [this](std::uint64_t bytes) {
+    std::lock_guard<std::mutex> lock(link_mutex_);
+    return to_home_.VisibleAt(fabric::RealClock::ReadNow(), bytes, /*is_call=*/false);
+  };
+  wait(arrival(fabric::kCacheLineBytes));
+  const Getc::Step step = get->OnReadHeap();
+  wait(arrival(step == Getc::Step::kFound ? get->got().copy->header()->payload_bytes
+                                          : fabric::kCacheLineBytes));
+  return step;
 }
 
 // ---------------------------------------------------------------------------------------------
 // PUTC
 
-// Replaces our own entry before the put returns: "a put followed by a get in one process reads that
-// put or a newer one".
-void Session::FinishPut(const std::shared_ptr<Cache::Fill>& fill,
-                        const absl::StatusOr<Reply>& reply) {
-  if (reply.ok() && reply->code == 0) {
-    puts_.fetch_add(1, std::memory_order_relaxed);  // a statistic
-    cache_->EndPut(fill, reply->version, reply->extent_offset);
-    ApplyIfNeeded(fill->shard());
-  } else {
-    cache_->AbandonFill(fill);
-  }
-  RingIfHeldBack(*fill);
-}
-
-// A fill that was overtaken has held an acknowledgement back. The home may have asked for it, and
-// gone to sleep.
-void Session::RingIfHeldBack(const Cache::Fill& fill) {
-  if (fill.was_overtaken()) RingIfAsleep(fill.shard());
+absl::StatusOr<Version> Session::Change(Putc* put, std::string_view key,
+                                        const absl::StatusOr<Reply>& reply) {
+  if (!reply.ok()) return reply.status();
+  if (reply->code != 0) return MakeError(*reply, key);
+  puts_.fetch_add(1, std::memory_order_relaxed);  // a statistic
+  const int shard = put->shard();
+  put->OnReply(*reply, copies_);
+  ApplyIfNeeded(shard);
+  return reply->version;
 }
 
 absl::StatusOr<Version> Session::Put(std::string_view key, BytesView value,
                                      std::uint64_t if_version) {
-  const std::uint64_t key_hash = fabric::KeyHash(key);
-  const std::shared_ptr<Cache::Fill> fill = cache_->BeginPut(key_hash);
-  const absl::StatusOr<Reply> reply = AskRoomy(fill->shard(), {.op = Op::kPut,
-                                                               .key = key,
-                                                               .payload = value,
-                                                               .argument = if_version,
-                                                               .timeout_ns = timeout_ns_});
-  FinishPut(fill, reply);
-  if (!reply.ok()) return reply.status();
-  if (reply->code != 0) return MakeError(*reply, key);
-  return reply->version;
+  Putc put(cache_.get(), fabric::KeyHash(key));
+  return Change(&put, key,
+                AskRoomy(put.shard(), {.op = Op::kPut,
+                                       .key = key,
+                                       .payload = value,
+                                       .argument = if_version,
+                                       .timeout_ns = timeout_ns_}));
 }
 
 absl::StatusOr<Version> Session::Delete(std::string_view key, std::uint64_t if_version) {
-  const std::uint64_t key_hash = fabric::KeyHash(key);
-  const std::shared_ptr<Cache::Fill> fill = cache_->BeginPut(key_hash);
-  const absl::StatusOr<Reply> reply = Ask(fill->shard(), {.op = Op::kDelete,
-                                                          .key = key,
-                                                          .payload = {},
-                                                          .argument = if_version,
-                                                          .timeout_ns = timeout_ns_});
-  FinishPut(fill, reply);
-  if (!reply.ok()) return reply.status();
-  if (reply->code != 0) return MakeError(*reply, key);
-  return reply->version;
+  Putc put(cache_.get(), fabric::KeyHash(key));
+  return Change(&put, key,
+                Ask(put.shard(), {.op = Op::kDelete,
+                                  .key = key,
+                                  .payload = {},
+                                  .argument = if_version,
+                                  .timeout_ns = timeout_ns_}));
+}
+
+absl::Status Session::CheckSize(std::string_view key, std::size_t size) const {
+  const std::uint64_t heap_bytes = superblock_->region_bytes - superblock_->heap_offset;
+  if (size <= heap_bytes) return absl::OkStatus();
+  return MakeError({.code = static_cast<std::uint16_t>(absl::StatusCode::kResourceExhausted),
+                    .reason = fabric::Reason::kObjectTooLarge,
+                    .value = {size, heap_bytes}},
+                   key);
 }
 
 absl::StatusOr<std::uint64_t> Session::Create(std::string_view key, std::size_t size) {
@@ -298,15 +386,11 @@ absl::Span<std::byte> Session::PayloadOf(std::uint64_t extent) {
 }
 
 absl::StatusOr<Version> Session::CommitDraft(std::string_view key, std::uint64_t extent) {
-  const std::uint64_t key_hash = fabric::KeyHash(key);
-  const std::shared_ptr<Cache::Fill> fill = cache_->BeginPut(key_hash);
-  const absl::StatusOr<Reply> reply =
-      Ask(fill->shard(),
-          {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_});
-  FinishPut(fill, reply);
-  if (!reply.ok()) return reply.status();
-  if (reply->code != 0) return MakeError(*reply, key);
-  return reply->version;
+  Putc put(cache_.get(), fabric::KeyHash(key));
+  return Change(
+      &put, key,
+      Ask(put.shard(),
+          {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_}));
 }
 
 void Session::AbortDraft(std::uint64_t extent) {
@@ -333,10 +417,13 @@ absl::StatusOr<std::vector<ObjectInfo>> Session::List(std::string_view prefix, s
     if (limit == 0 || slot.load(std::memory_order_relaxed) == 0)
       return;  // a hint: read again below
     std::optional<fabric::IndexEntry> entry;
-    // A slot that changes under us still names something: look until it holds still.
-    do {
+    // A slot that changes under us still names something: look until it holds still. One that
+    // holds still and names nothing is damaged (trusted pools).
+    for (std::uint64_t before = slot.load(), now; before != 0; before = now) {
       entry = view_.ReadUnregistered(slot);
-    } while (!entry && slot.load() != 0 && !has_failed());
+      now = slot.load();
+      if (entry || now == before) break;
+    }
     if (!entry || !entry->key.starts_with(prefix) || entry->key <= after) return;
     keys.insert(std::move(entry->key));
     if (keys.size() > limit) keys.erase(std::prev(keys.end()));
@@ -365,9 +452,20 @@ namespace apta {
 // The pin can be shared but for a slot that is full of references: then the copy takes its own.
 Object::Object(const Object& other)
     : pin_(other.pin_), key_(other.key_), version_(other.version_), bytes_(other.bytes_) {
-  if (pin_ != nullptr && !pin_->TryShare()) pin_ = pin_->PinAgain();
+  if ((pin_ & kCopy) != 0) {
+    reinterpret_cast<compute::PrivateCopy*>(pin_ & ~kCopy)->Share();
+  } else if (pin_ != 0) {
+    auto* pin = reinterpret_cast<compute::PinSlot*>(pin_);
+    if (!pin->TryShare()) pin_ = reinterpret_cast<std::uintptr_t>(pin->PinAgain());
+  }
 }
 
-void Object::Unpin() { pin_->Drop(); }
+void Object::Unpin() {
+  if ((pin_ & kCopy) != 0) {
+    reinterpret_cast<compute::PrivateCopy*>(pin_ & ~kCopy)->Drop();
+  } else {
+    reinterpret_cast<compute::PinSlot*>(pin_)->Drop();
+  }
+}
 
 }  // namespace apta

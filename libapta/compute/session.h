@@ -19,8 +19,10 @@
 #include "absl/status/statusor.h"
 #include "apta/client.h"
 #include "compute/cache.h"
+#include "compute/getc.h"
 #include "compute/lanes.h"
 #include "compute/pins.h"
+#include "compute/putc.h"
 #include "fabric/control.h"
 #include "fabric/doorbell.h"
 #include "fabric/index.h"
@@ -58,6 +60,8 @@ class Session {
 
   // In trusted pools: a fresh extent to fill in place, its commit, its abandonment.
   bool trusted() const { return trusted_; }
+  // RESOURCE_EXHAUSTED: no pool of this size can ever hold such an object.
+  absl::Status CheckSize(std::string_view key, std::size_t size) const;
   absl::StatusOr<std::uint64_t> Create(std::string_view key, std::size_t size);
   absl::Span<std::byte> PayloadOf(std::uint64_t extent);
   absl::StatusOr<Version> CommitDraft(std::string_view key, std::uint64_t extent);
@@ -78,6 +82,12 @@ class Session {
   void OnNudge();  // the memory server asks for acknowledgements
   void OnPinsDropped() { cache_->ReleaseHolds(); }
   void Fail();  // the session is over; wakes everybody who waits
+  // As Fail: the memory server has cut this node off, because it ... (why).
+  void FailFenced(std::string_view why = "");
+  // The node leaves: the memory server forgets it, and reuses what it could read.
+  void HangUp();
+  // Applies what has been issued, on the agent's thread; returns whether there was something.
+  bool ApplyInBackground();
   bool has_failed() const { return failed_.load(std::memory_order_acquire); }
   // Whether Objects of this session live. Makes the last drop ring wake_fd().
   bool IsPinned() { return !pins_->WatchAll().empty(); }
@@ -106,12 +116,13 @@ class Session {
   int ShardOf(std::uint64_t key_hash) const { return static_cast<int>(view_.ShardOf(key_hash)); }
   absl::Status MakeError(const fabric::Reply& reply, std::string_view key) const;
   Object MakeObject(const PinnedExtent& pinned) const;
-  absl::StatusOr<Object> GetFromHome(std::uint64_t key_hash, std::string_view key, PinTable* table);
+  Object MakeObject(Got got) const;
+  absl::StatusOr<Object> GetMissed(std::uint64_t key_hash, std::string_view key, PinTable* table);
+  Getc::Step ReadHeap(Getc* get);
   absl::StatusOr<fabric::Reply> AskRoomy(int shard, const Question& question);
   void ApplyIfNeeded(int shard);
-  void FinishPut(const std::shared_ptr<Cache::Fill>& fill,
-                 const absl::StatusOr<fabric::Reply>& reply);
-  void RingIfHeldBack(const Cache::Fill& fill);
+  absl::StatusOr<Version> Change(Putc* put, std::string_view key,
+                                 const absl::StatusOr<fabric::Reply>& reply);
 
   absl::Status Push(int shard, int lane, std::uint32_t request_id, const Question& question);
   void RingIfAsleep(int shard);
@@ -125,6 +136,7 @@ class Session {
   std::string socket_path_;
   fabric::TimeNs timeout_ns_ = 0;
   bool trusted_ = false;
+  bool copies_ = false;  // versions are read from private copies
   fabric::UniqueFd socket_;
   fabric::Region region_;
   fabric::Port port_;
@@ -138,6 +150,8 @@ class Session {
   std::atomic<bool> failed_{false};
   std::atomic<int> readers_{0};
   bool is_retired_ = false;  // the agent's
+  mutable std::mutex why_mutex_;
+  std::string why_ended_;  // under why_mutex_; "" = the memory server is gone
 
   LinkOptions link_;
   std::mutex link_mutex_;

@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "fabric/coherence.h"
 #include "fabric/fd.h"
 #include "fabric/message.h"
 
@@ -44,7 +45,7 @@ struct Welcome {
   std::uint32_t shards;
   std::uint32_t node;
   std::uint32_t trusted;  // 1: the region's descriptor may be mapped writable
-  std::uint32_t reserved;
+  Coherence coherence;
   std::uint64_t link_latency_ns;
   double link_bandwidth_gbps;
   std::uint64_t link_jitter_ns;
@@ -52,6 +53,16 @@ struct Welcome {
   char message[256];  // NUL-terminated
 };
 static_assert(sizeof(Welcome) == 328 && std::is_trivially_copyable_v<Welcome>);
+
+// From the memory server to an attached node; a nudge ("acknowledge, somebody waits") is its kind
+// alone.
+struct Notice {
+  enum Kind : std::uint32_t { kNudge = 1, kFenced = 2 };
+
+  std::uint32_t kind;
+  char message[252];  // NUL-terminated: why
+};
+static_assert(sizeof(Notice) == 256 && std::is_trivially_copyable_v<Notice>);
 
 // Copies `text` into a NUL-terminated field, cut to its size.
 template <std::size_t kBytes>

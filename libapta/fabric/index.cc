@@ -4,6 +4,8 @@
 #include <array>
 #include <cstring>
 
+#include "fabric/coherence.h"
+
 namespace apta::fabric {
 namespace {
 
@@ -18,6 +20,19 @@ void CopyRacy(const std::byte* from, void* to, std::size_t bytes) {
                                    .load(std::memory_order_acquire);
     std::memcpy(out + i, &word, std::min(sizeof(word), bytes - i));
   }
+}
+
+// As CopyRacy for many bytes. The fence keeps the copy above the look at the version that follows
+// (acquire fence after relaxed reads; partner: the exchange of the version in Opc::Begin); the
+// reads themselves are a memcpy, torn if the extent is reused, and then not believed. The sanitizer
+// cannot know that, nor does it know fences.
+__attribute__((no_sanitize("thread"))) void CopyBulkRacy(const std::byte* from, std::byte* to,
+                                                         std::size_t bytes) {
+  if (bytes == 0) return;
+  std::memcpy(to, from, bytes);
+#ifndef __SANITIZE_THREAD__
+  std::atomic_thread_fence(std::memory_order_acquire);
+#endif
 }
 
 }  // namespace
@@ -82,6 +97,20 @@ const IndexSlot* IndexView::Find(std::uint64_t key_hash, std::string_view key) c
   return nullptr;
 }
 
+void IndexView::ForEachOfHash(
+    std::uint64_t key_hash, const std::function<void(std::uint64_t, std::uint64_t)>& visit) const {
+  const IndexBucket* bucket = bucket_ + (key_hash & (buckets_ - 1));
+  for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
+    for (const IndexSlot& slot : bucket->slot) {
+      const std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
+      if (!SlotTagMatches(word, key_hash)) continue;
+      const std::optional<ExtentHeader> header = CheckedHeaderAt(SlotExtentOffset(word));
+      if (header && header->key_hash == key_hash) visit(SlotExtentOffset(word), header->version);
+    }
+    bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
+  }
+}
+
 std::optional<IndexEntry> IndexView::ReadUnregistered(const IndexSlot& slot) const {
   const std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
   const std::uint64_t extent = SlotExtentOffset(word);
@@ -122,6 +151,51 @@ std::optional<IndexEntry> IndexView::FindUnregistered(std::uint64_t key_hash,
   return std::nullopt;
 }
 
+std::optional<IndexView::Place> IndexView::LocateUnregistered(std::uint64_t key_hash,
+                                                              std::string_view key) const {
+  const IndexBucket* bucket = bucket_ + (key_hash & (buckets_ - 1));
+  for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
+    for (const IndexSlot& slot : bucket->slot) {
+      std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
+      // An extent that does not hold the key has another one's tag, or was reused under us: then
+      // the slot has changed, and is looked at again.
+      for (bool is_same = false; SlotTagMatches(word, key_hash) && !is_same;) {
+        const std::uint64_t extent = SlotExtentOffset(word);
+        const std::optional<ExtentHeader> header = CheckedHeaderAt(extent);
+        const bool found = header && header->key_hash == key_hash && header->version != 0 &&
+                           KeyStands(extent, *header, key);
+        const std::uint64_t now = slot.load();
+        is_same = now == word;
+        if (is_same && found) return Place{extent, header->version};
+        word = now;
+      }
+    }
+    bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
+  }
+  return std::nullopt;
+}
+
+// Whether the extent that `header` was read from holds this key's object, still.
+bool IndexView::KeyStands(std::uint64_t extent, const ExtentHeader& header,
+                          std::string_view key) const {
+  if (header.key_bytes != key.size()) return false;
+  std::array<char, kMaxKeyBytes> copy;
+  const std::byte* from = region_ + extent;
+  CopyRacy(from + sizeof(header), copy.data(), AlignUp(key.size(), sizeof(std::uint64_t)));
+  std::uint64_t version_now;
+  CopyRacy(from, &version_now, sizeof(version_now));  // after the key: see CopyRacy
+  return version_now == header.version && std::string_view(copy.data(), key.size()) == key;
+}
+
+bool IndexView::CopyUnregistered(std::uint64_t extent, const ExtentHeader& header,
+                                 std::string_view key, std::byte* payload) const {
+  if (!KeyStands(extent, header, key)) return false;
+  CopyBulkRacy(region_ + extent + header.payload_offset, payload, header.payload_bytes);
+  std::uint64_t version_now;
+  CopyRacy(region_ + extent, &version_now, sizeof(version_now));
+  return version_now == header.version || !Upholds(Rule::kCheckAfterCopy);
+}
+
 void IndexView::ForEachSlot(const std::function<void(const IndexSlot&)>& visit) const {
   for (std::uint64_t i = 0; i < buckets_; ++i) {
     const IndexBucket* bucket = bucket_ + i;
@@ -133,14 +207,14 @@ void IndexView::ForEachSlot(const std::function<void(const IndexSlot&)>& visit) 
   }
 }
 
-void IndexView::ForEachOverflowBucket(const std::function<void(std::uint64_t)>& visit) const {
+void IndexView::ForEachOverflowBucket(const std::function<bool(std::uint64_t)>& visit) const {
   for (std::uint64_t i = 0; i < buckets_; ++i) {
     const IndexBucket* bucket = bucket_ + i;
     for (std::uint64_t walked = 0; walked <= kMaxOverflow; ++walked) {
       const std::uint64_t offset = bucket->overflow_offset.load(std::memory_order_acquire);
       bucket = BucketAt(offset);
       if (bucket == nullptr) break;
-      visit(offset);
+      if (!visit(offset)) return;
     }
   }
 }

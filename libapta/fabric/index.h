@@ -73,15 +73,31 @@ class IndexView {
   // may write to the heap (trusted pools).
   std::optional<ExtentHeader> CheckedHeaderAt(std::uint64_t extent_offset) const;
 
+  // Calls `visit` with extent and version of each object whose key has this hash. For the writer.
+  void ForEachOfHash(std::uint64_t key_hash,
+                     const std::function<void(std::uint64_t, std::uint64_t)>& visit) const;
+
   // For readers that are not registered (invariant 4): what `slot` names, or nullopt when it is
   // empty or was reused meanwhile.
   std::optional<IndexEntry> ReadUnregistered(const IndexSlot& slot) const;
   std::optional<IndexEntry> FindUnregistered(std::uint64_t key_hash, std::string_view key) const;
 
+  // Where `key` stands now, without copying it: extent and version. nullopt: at some moment of the
+  // call there was no such object. Lock-free: looks again only when a commit came between.
+  struct Place {
+    std::uint64_t extent;
+    std::uint64_t version;
+  };
+  std::optional<Place> LocateUnregistered(std::uint64_t key_hash, std::string_view key) const;
+  // Copies the payload of the version whose header was read at `extent`; false: the extent has been
+  // given to something else meanwhile, and what was copied is nonsense.
+  bool CopyUnregistered(std::uint64_t extent, const ExtentHeader& header, std::string_view key,
+                        std::byte* payload) const;
+
   // Calls `visit` for each slot, bucket by bucket; for scans by unregistered readers and rebuild.
   void ForEachSlot(const std::function<void(const IndexSlot&)>& visit) const;
-  // Calls `visit` with the offset of each overflow bucket.
-  void ForEachOverflowBucket(const std::function<void(std::uint64_t)>& visit) const;
+  // Calls `visit` with the offset of each overflow bucket, until it returns false.
+  void ForEachOverflowBucket(const std::function<bool(std::uint64_t)>& visit) const;
 
   std::uint64_t buckets() const { return buckets_; }
   std::uint32_t ShardOf(std::uint64_t key_hash) const {
@@ -91,7 +107,8 @@ class IndexView {
  private:
   friend class IndexWriter;
   // No chain that we make is nearly as long; a damaged one may be a cycle.
-  static constexpr std::uint64_t kMaxOverflow = 1 << 16;
+  static constexpr std::uint64_t kMaxOverflow = 1 << 10;
+  bool KeyStands(std::uint64_t extent, const ExtentHeader& header, std::string_view key) const;
   const IndexBucket* BucketAt(std::uint64_t offset) const;  // nullptr = not in the heap
 
   const std::byte* region_ = nullptr;

@@ -21,7 +21,8 @@ inline constexpr int kMaxNodes = 256;
 inline constexpr int kLanes = 64;
 
 enum class Op : std::uint8_t {
-  kGet = 1,   // key -> version, extent; the node becomes a sharer
+  kGet = 1,   // key; argument: version that the node has a copy of, or 0 -> version, extent; the
+              // node becomes a sharer
   kPut,       // key + payload; argument: precondition -> version, extent; the node is the sharer
   kDelete,    // key; argument: precondition -> version
   kStat,      // key -> version, value: payload bytes, sharers
@@ -65,6 +66,10 @@ constexpr bool IsOneWay(Op op) {
 inline constexpr std::uint8_t kBodyStaged = 1;
 // kReady: the invocation failed; flags' upper bits hold its absl::StatusCode, payload the message.
 inline constexpr int kStatusShift = 3;
+
+// In value[0] of the replies to kGet, kPut and kCommit: the node is no sharer. It copies what it
+// reads, looks at the version again, and keeps nothing that it would serve without asking.
+inline constexpr std::uint64_t kUntracked = 1;
 
 inline constexpr std::uint64_t kAnyVersion = ~std::uint64_t{0};  // no precondition
 

@@ -1,5 +1,9 @@
 #include "fabric/numa.h"
 
+#include <numa.h>
+#include <numaif.h>
+#include <sched.h>
+
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
@@ -69,6 +73,15 @@ std::vector<FarNode> RankFarNodes(const std::string& root, int near) {
     return have_latency ? *a.read_latency_ns < *b.read_latency_ns : a.distance < b.distance;
   });
   return far;
+}
+
+bool IsFarFromHere(const void* memory) {
+  if (numa_available() < 0) return false;
+  void* page = const_cast<void*>(memory);
+  int node = -1;
+  if (numa_move_pages(0, 1, &page, nullptr, &node, 0) != 0 || node < 0) return false;
+  const int here = numa_node_of_cpu(sched_getcpu());
+  return here >= 0 && node != here && numa_distance(here, node) > numa_distance(here, here);
 }
 
 }  // namespace apta::fabric

@@ -21,4 +21,8 @@ std::vector<int> ParseNodeList(const std::string& text);
 // distance. `root` is /sys/devices/system/node, or a tree like it.
 std::vector<FarNode> RankFarNodes(const std::string& root, int near);
 
+// Whether a page of `memory` is on another node than the CPU that asks: by libnuma's distance.
+// False where the kernel does not say.
+bool IsFarFromHere(const void* memory);
+
 }  // namespace apta::fabric

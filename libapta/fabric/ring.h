@@ -112,6 +112,9 @@ class SubmissionConsumer {
 
 // ---------------------------------------------------------------------------------------------
 
+// What the invalidation word says to a node that was fenced: nothing that it holds is current.
+inline constexpr std::uint64_t kFenced = ~std::uint64_t{0};
+
 // Invalidations are numbered from 1 in the order in which one home issues them to one node.
 // `issued` is the invalidation word that a strict hit looks at. A node acknowledges cumulatively.
 template <template <class> class Atomic = std::atomic>
@@ -145,6 +148,8 @@ class InvalidationIssuer {
     ring_->drop_all.store(sequence, std::memory_order_relaxed);  // ordered by the next store
     ring_->issued.store(sequence, std::memory_order_release);
   }
+  // No record follows. Release, as the others: hits that are still found were so before.
+  void Fence() { ring_->issued.store(kFenced, std::memory_order_release); }
   // Hostile: may be anything; the OIC accepts only what lies between its books.
   std::uint64_t Acknowledged() const {
     // Acquire: what the node listed in its hold table before acknowledging is visible to us.

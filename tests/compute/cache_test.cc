@@ -30,7 +30,7 @@ class CacheTest : public ::testing::Test {
     fabric::FormatSuperblock(superblock, kRegionBytes, 1, 1, 2);
     heap_ = superblock->heap_offset;
     view_ = fabric::IndexView(region_, *superblock);
-    cache_.emplace(view_, kLimitBytes, 1, &port_, pins_, false);
+    cache_.emplace(view_, fabric::Coherence::kStrict, kLimitBytes, 1, &port_, pins_, false);
   }
   ~CacheTest() override {
     cache_.reset();
@@ -206,7 +206,7 @@ TEST_F(CacheTest, FollowersGetTheLeadersFillWithPinsOfTheirOwn) {
   for (const Cache::Miss& miss : misses) {
     EXPECT_FALSE(miss.leads);
     threads.emplace_back([&] {
-      const auto pinned = cache_->Follow(miss.fill);
+      const auto pinned = (miss.fill->Await(), cache_->Followed(*miss.fill));
       right += pinned && pinned->header->version == 5;
       pinned->pin->Drop();
     });

@@ -128,7 +128,11 @@ TEST(LinkOptionsTest, NamesThePartThatCannotBeRead) {
 TEST(ParsePoolTest, ReadsEveryKey) {
   const auto pool = *ParsePool(
       "name=far,bytes=4GiB,backing=shm:far,numa=far,coherence=lazy,access=trusted,"
-      "durability=log,owner=alice,group=lab,mode=0640");
+      "durability=log,owner=alice,group=lab,mode=0640,directory_entries=77,ack_deadline=1.5s,"
+      "node_quota=16MiB");
+  EXPECT_EQ(pool.directory_entries, 77u);
+  EXPECT_EQ(pool.ack_deadline_ms, 1500u);
+  EXPECT_EQ(pool.node_quota_bytes, 16u << 20);
   EXPECT_EQ(pool.name, "far");
   EXPECT_EQ(pool.bytes, 4ull << 30);
   EXPECT_EQ(pool.backing, "shm:far");
@@ -145,6 +149,9 @@ TEST(ParsePoolTest, NamesWhatIsWrong) {
   EXPECT_THAT(Error(ParsePool("")), HasSubstr("key=value"));
   EXPECT_THAT(Error(ParsePool("name")), HasSubstr("'name'"));
   EXPECT_THAT(Error(ParsePool("name=a,")), HasSubstr("key=value"));
+  EXPECT_THAT(Error(ParsePool("directory_entries=-1")), HasSubstr("directory_entries=-1"));
+  EXPECT_THAT(Error(ParsePool("ack_deadline=soon")), HasSubstr("ack_deadline=soon is no time"));
+  EXPECT_THAT(Error(ParsePool("node_quota=much")), HasSubstr("node_quota"));
   EXPECT_THAT(Error(ParsePool("name=a,name=b")), HasSubstr("'name' is given twice"));
   EXPECT_THAT(Error(ParsePool("size=4GiB")),
               AllOf(StartsWith("INVALID_ARGUMENT"), HasSubstr("'size'"), HasSubstr("bytes")));
@@ -323,11 +330,19 @@ TEST_F(ValidateTest, PoolSizesAreWithinWhatARegionCanBe) {
 }
 
 TEST_F(ValidateTest, OnlyWhatThisVersionServes) {
-  pool().coherence = "lazy";
-  EXPECT_THAT(Fault(), HasSubstr("coherence=lazy is not served by this version; use strict"));
+  for (const char* mode : {"lazy", "sync", "versioned", "uncached", "strict"}) {
+    pool().coherence = mode;
+    EXPECT_EQ(Fault(), "OK") << mode;
+  }
   pool().coherence = "eager";
-  EXPECT_THAT(Fault(), HasSubstr("coherence=eager is no coherence mode"));
+  EXPECT_THAT(Fault(), HasSubstr("coherence=eager is none of strict, lazy, sync"));
   pool().coherence = "strict";
+  pool().ack_deadline_ms = 9;
+  EXPECT_THAT(Fault(), HasSubstr("ack_deadline=9ms is not 10ms to"));
+  pool().ack_deadline_ms = 10;
+  pool().directory_entries = ~std::uint64_t{0};
+  EXPECT_THAT(Fault(), HasSubstr("directory_entries="));
+  pool().directory_entries = 1;
   pool().durability = "log";
   EXPECT_THAT(Fault(), HasSubstr("durability=log is not served"));
   pool().durability = "none";

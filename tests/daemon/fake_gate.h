@@ -54,6 +54,7 @@ class FakeGate : public NodeGate {
   }
   std::vector<Answered>& answers() { return answers_; }
   std::vector<NodeId>& forgotten() { return forgotten_; }
+  std::map<NodeId, FenceReason>& fenced() { return fenced_; }
   // Called when an invalidation has been issued.
   std::function<void(NodeId, const fabric::Invalidation&)> on_issue;
 
@@ -82,12 +83,14 @@ class FakeGate : public NodeGate {
     nodes_[id].lanes[lane].drained_bytes = bytes;
   }
   void Nudge(NodeId id) override { ++nodes_[id].nudges; }
+  void Fence(NodeId id, const FenceReason& reason) override { fenced_[id] = reason; }
   void OnNodeForgotten(NodeId id) override { forgotten_.push_back(id); }
 
  private:
   std::map<NodeId, Node> nodes_;
   std::vector<Answered> answers_;
   std::vector<NodeId> forgotten_;
+  std::map<NodeId, FenceReason> fenced_;
 };
 
 }  // namespace apta::daemon

@@ -21,8 +21,10 @@ class HomeFixture : public ::testing::Test {
  protected:
   static constexpr NodeId kNodes = 4;
 
-  explicit HomeFixture(const std::string& access = "isolated", int shards = 1) {
-    auto pool = Pool::Open({.bytes = 16 << 20, .access = access}, shards);
+  explicit HomeFixture(const std::string& access = "isolated", int shards = 1)
+      : HomeFixture(PoolOptions{.bytes = 16 << 20, .access = access}, shards) {}
+  explicit HomeFixture(const PoolOptions& options, int shards = 1) {
+    auto pool = Pool::Open(options, shards);
     EXPECT_TRUE(pool.ok()) << pool.status();
     pool_ = *std::move(pool);
     home_.emplace(pool_.get(), 0, /*hosts_functions=*/true, &gate_);

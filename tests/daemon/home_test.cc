@@ -266,28 +266,6 @@ TEST_F(HomeTest, WhatCanNeverFitIsToldApartFromAFullPool) {
   EXPECT_EQ(LiveExtents(), 0u);
 }
 
-TEST_F(HomeTest, AFullDirectoryTellsTooManyAndNeverTooFew) {
-  constexpr int kObjects = 6000;  // more than the 4096 entries of a small pool's directory
-  for (int i = 0; i < kObjects; ++i) {
-    const auto node = static_cast<NodeId>(i % 2);
-    ASSERT_EQ(Put(node, "key " + std::to_string(i), "v").code, 0);
-    for (NodeId each = 0; each < 2; ++each) gate_.AcknowledgeAll(each);
-    Poll();
-  }
-  EXPECT_LT(home_->otc().live_entries(), 4096u);
-  for (int i = 0; i < kObjects; i += 100) {
-    const auto holder = static_cast<NodeId>(i % 2);
-    const std::uint64_t before = gate_.node(holder).issued;
-    const Reply put = Put(2, "key " + std::to_string(i), "w");
-    ASSERT_EQ(gate_.node(holder).issued, before + 1) << i;
-    EXPECT_EQ(gate_.node(holder).records[before + 1].version, put.version);
-  }
-  for (NodeId node = 0; node < 3; ++node) gate_.AcknowledgeAll(node);
-  Poll();
-  EXPECT_EQ(LiveExtents(), static_cast<std::uint64_t>(kObjects));
-  EXPECT_EQ(home_->oic().open_rounds(), 0u);
-}
-
 // --- The death of a node.
 
 TEST_F(HomeTest, ADeadNodeIsNoSharerOwesNothingAndIsReportedOnce) {
@@ -396,6 +374,31 @@ TEST_F(TrustedHomeTest, ADraftWhoseHeaderWasOverwrittenIsRefused) {
   }
   EXPECT_EQ(LiveExtents(), 0u);
   EXPECT_EQ(Visible("key"), 0u);
+}
+
+// Where a payload belongs is the home's own knowledge: a header that says otherwise would lead its
+// copy anywhere in the memory server.
+TEST_F(TrustedHomeTest, APayloadGoesWhereItBelongsWhateverItsHeaderSays) {
+  const std::string value(100'000, 'v');
+  Put(1, "neighbour", "whole");
+  const Request put = Staged(Op::kPut, "key", value.size(), fabric::kAnyVersion);
+  auto& lane = gate_.node(0).lanes[0];
+  std::copy_n(reinterpret_cast<const std::byte*>("key"), 3, lane.staging.begin());
+  lane.staged_bytes = fabric::StagedPayloadOffset(3);
+  Step(0, put);
+  // The upload has begun; its extent is the one that is not named by the index.
+  for (std::uint64_t offset = pool_->superblock()->heap_offset;
+       offset < pool_->superblock()->region_bytes; offset += 64) {
+    auto* header = reinterpret_cast<fabric::ExtentHeader*>(pool_->data() + offset);
+    if (header->payload_bytes == value.size()) header->payload_offset = 0xffff'fff0;
+  }
+  for (int turn = 0; turn < 10; ++turn) {
+    Stage(0, 0, "key", value);
+    Poll();
+  }
+  EXPECT_EQ(gate_.Take(0, 0)->reply.reason, Reason::kBadRequest) << "its header was overwritten";
+  EXPECT_EQ(Payload(Get(1, "neighbour").extent_offset), "whole");
+  EXPECT_EQ(LiveExtents(), 1u);
 }
 
 TEST_F(TrustedHomeTest, AnOverwrittenObjectHarmsNoOther) {

@@ -30,7 +30,9 @@ class OicTest : public ::testing::Test, public InvalidationGate, public RoundObs
   std::uint64_t Acknowledged(NodeId node) override { return acknowledged_[node]; }
   bool Holds(NodeId node, std::uint64_t extent) override { return holds_[node].contains(extent); }
   // RoundObserver
-  void OnAcknowledged(std::uint64_t key_hash) override { completed_.push_back(key_hash); }
+  void OnAcknowledged(std::uint64_t key_hash, std::uint64_t) override {
+    completed_.push_back(key_hash);
+  }
   void OnReleased(std::uint64_t extent) override {
     EXPECT_TRUE(released_.insert(extent).second) << "released twice";
   }
@@ -39,14 +41,24 @@ class OicTest : public ::testing::Test, public InvalidationGate, public RoundObs
              NodeId writer = kNobody) {
     NodeSet set;
     for (const NodeId node : holders) set.Add(node);
-    oic_.IssueRound(hash, ++version_, set, writer, extent, 64);
+    NodeSet others = set;
+    others.Remove(writer);
+    oic_.IssueRound({.key_hash = hash,
+                     .version = ++version_,
+                     .extent = extent,
+                     .extent_bytes = 64,
+                     .holders = set,
+                     .writer = writer,
+                     .counts = !others.empty()},
+                    now_ns_);
   }
   void Acknowledge(NodeId node, std::uint64_t sequence) {
     acknowledged_[node] = sequence;
-    oic_.Poll();
+    oic_.Poll(now_ns_);
   }
 
   Oic oic_{this, this};
+  fabric::TimeNs now_ns_ = 1000;
   std::uint64_t version_ = 0;
   std::map<NodeId, std::map<std::uint64_t, fabric::Invalidation>> records_;
   std::map<NodeId, std::uint64_t> drop_all_;
@@ -133,10 +145,10 @@ TEST_F(OicTest, AnExtentOnAHoldTableStaysUntilItIsTakenOff) {
   Acknowledge(1, 1);
   EXPECT_EQ(completed_.size(), 1u);  // acknowledged all the same
   EXPECT_TRUE(released_.empty());
-  oic_.Poll();
+  oic_.Poll(now_ns_);
   EXPECT_TRUE(released_.empty());
   holds_[0].clear();
-  oic_.Poll();
+  oic_.Poll(now_ns_);
   EXPECT_TRUE(released_.contains(64));
 }
 
@@ -168,10 +180,10 @@ TEST_F(OicTest, ADeadNodeOwesNothing) {
   holds_[1].insert(64);
   Acknowledge(1, 1);
   oic_.ForgetNode(0);
-  oic_.Poll();
+  oic_.Poll(now_ns_);
   EXPECT_EQ(released_, (std::set<std::uint64_t>{128}));  // 1 still holds the other
   oic_.ForgetNode(1);
-  oic_.Poll();
+  oic_.Poll(now_ns_);
   EXPECT_TRUE(released_.contains(64));
   EXPECT_EQ(completed_.size(), 2u);
   // The slot's next node begins anew.
@@ -201,7 +213,7 @@ TEST_F(OicTest, WhatStandsOnAHoldTableBehindAMarkStays) {
   EXPECT_EQ(released_.size(), kRecords + 8);
   EXPECT_EQ(oic_.held_bytes(), 128u);
   holds_[0].clear();
-  oic_.Poll();
+  oic_.Poll(now_ns_);
   EXPECT_EQ(oic_.open_rounds(), 0u);
 }
 
@@ -228,7 +240,7 @@ TEST_F(OicTest, RandomRunsReleaseExactlyWhatNobodyCanRead) {
       }
       case 1:  // lies
         acknowledged_[node] = random() % 2 == 0 ? issued[node] + 1 + random() % 9 : 0;
-        oic_.Poll();
+        oic_.Poll(now_ns_);
         acknowledged_[node] = issued[node] - oic_.Outstanding(node);
         break;
       case 2:
@@ -261,7 +273,7 @@ TEST_F(OicTest, RandomRunsReleaseExactlyWhatNobodyCanRead) {
         Round(extent, extent, holders, static_cast<NodeId>(random() % 4));
       }
     }
-    oic_.Poll();
+    oic_.Poll(now_ns_);
     for (auto entry = truth.begin(); entry != truth.end();) {
       const auto& [extent, one] = *entry;
       bool is_held = !one.owed.empty();
@@ -287,6 +299,80 @@ TEST_F(OicTest, ALyingAcknowledgementIsNotBelieved) {
   Acknowledge(0, 1);  // backwards
   EXPECT_EQ(released_.size(), 2u);
   EXPECT_EQ(oic_.Outstanding(0), 1u);
+}
+
+// --- Fencing.
+
+TEST_F(OicTest, AFencedNodeOwesNothingAndWhatItMayReadStaysUntilItIsGone) {
+  Round(77, 640, {0, 1});
+  Acknowledge(0, 1);
+  EXPECT_TRUE(completed_.empty());
+  oic_.FenceNode(1);
+  EXPECT_EQ(completed_, (std::vector<std::uint64_t>{77})) << "nobody else owes anything";
+  EXPECT_FALSE(oic_.Owes(1));
+  EXPECT_TRUE(oic_.owing().empty());
+  EXPECT_TRUE(released_.empty());
+  EXPECT_EQ(oic_.HeldBytesOf(1), 64u);
+  // What it shared when it was fenced, and is superseded later.
+  const std::size_t records = records_[1].size();
+  Round(78, 704, {1});
+  EXPECT_EQ(records_[1].size(), records) << "it gets no more records";
+  Acknowledge(1, 2);
+  EXPECT_TRUE(released_.empty()) << "and its word counts no more";
+  oic_.ForgetNode(1);
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{640, 704}));
+  EXPECT_EQ(oic_.held_bytes(), 0u);
+  EXPECT_EQ(oic_.open_rounds(), 0u);
+}
+
+TEST_F(OicTest, AHolderThatIsFencedStaysAHolder) {
+  Round(77, 640, {0});
+  holds_[0].insert(640);
+  Acknowledge(0, 1);
+  oic_.FenceNode(0);
+  holds_[0].clear();
+  oic_.Poll(now_ns_);
+  EXPECT_TRUE(released_.empty());
+  oic_.ForgetNode(0);
+  EXPECT_TRUE(released_.contains(640));
+}
+
+TEST_F(OicTest, ItIsKnownSinceWhenANodeIsSilentAndWhatIsHeldForIt) {
+  now_ns_ = 1000;
+  Round(77, 640, {0, 1});
+  now_ns_ = 2000;
+  Round(78, 704, {0});
+  EXPECT_EQ(oic_.OwingSince(0), 1000u);
+  EXPECT_EQ(oic_.HeldBytesOf(0), 128u);
+  EXPECT_EQ(oic_.HeldBytesOf(1), 64u);
+  now_ns_ = 3000;
+  Acknowledge(0, 1);
+  EXPECT_EQ(oic_.OwingSince(0), 3000u) << "it has said something";
+  EXPECT_EQ(oic_.HeldBytesOf(0), 64u);
+  Acknowledge(0, 2);
+  EXPECT_FALSE(oic_.owing().Contains(0));
+  EXPECT_EQ(oic_.HeldBytesOf(0), 0u);
+  EXPECT_EQ(oic_.HeldBytesOf(1), 64u);
+}
+
+// --- Evictions of directory entries.
+
+TEST_F(OicTest, AnEvictionIsOverWhenNobodyReadsTheVersionInPlaceAndReleasesNothing) {
+  oic_.IssueRound({.key_hash = 77,
+                   .version = 6,
+                   .extent = 640,
+                   .holders = NodeSet::Of(0),
+                   .counts = true,
+                   .is_eviction = true},
+                  now_ns_);
+  EXPECT_EQ(records_[0][1].old_extent, 640u);
+  holds_[0].insert(640);
+  Acknowledge(0, 1);
+  EXPECT_TRUE(completed_.empty()) << "it would be no sharer, and nobody would ask it again";
+  holds_[0].clear();
+  oic_.Poll(now_ns_);
+  EXPECT_EQ(completed_, (std::vector<std::uint64_t>{77}));
+  EXPECT_TRUE(released_.empty()) << "the version is current";
 }
 
 }  // namespace

@@ -118,7 +118,7 @@ TEST(AptadTest, RefusesWrongUsageInOneLineWithExitCode2) {
       {{"--sockets", "x"}, "--sockets"},
       {{"--shards", "0"}, "shards=0"},
       {{"--pool", "bytes=1MiB"}, "bytes=1048576"},
-      {{"--pool", "coherence=lazy"}, "coherence=lazy is not served by this version; use strict"},
+      {{"--pool", "coherence=eager"}, "coherence=eager is none of strict, lazy, sync"},
       {{"--pool", "size=1GiB"}, "'size'"},
       {{"--config", folder / "aptad.toml"}, "aptad.toml:2: unknown key 'shardz'"},
       {{"--config", folder / "none.toml"}, "none.toml"}};

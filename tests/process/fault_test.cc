@@ -9,6 +9,8 @@
 #include <map>
 #include <optional>
 
+#include "fabric/index.h"
+#include "fabric/superblock.h"
 #include "fmt/format.h"
 #include "tests/process/aptad.h"
 
@@ -362,6 +364,17 @@ TEST_F(FileFaultTest, ADamagedRegionIsRefusedWithOneLineAndLeftAsItIs) {
   expect_refused("2 MiB");
   std::filesystem::resize_file(path, 16 << 20);
   Fd file(open(path.c_str(), O_RDWR));
+  // Every bucket of the index leads to one in the heap that leads to itself.
+  fabric::Superblock layout;
+  ASSERT_EQ(pread(file.get(), &layout, sizeof(layout), 0), static_cast<ssize_t>(sizeof(layout)));
+  fabric::IndexBucket bucket{};
+  bucket.overflow_offset.store(layout.heap_offset);
+  for (std::uint64_t i = 0; i <= layout.index_buckets; ++i) {
+    const std::uint64_t offset =
+        i < layout.index_buckets ? layout.index_offset + i * sizeof(bucket) : layout.heap_offset;
+    ASSERT_EQ(pwrite(file.get(), &bucket, sizeof(bucket), static_cast<off_t>(offset)), 64);
+  }
+  expect_refused("the index is damaged");
   const std::uint32_t foreign_layout = 77;
   ASSERT_EQ(pwrite(file.get(), &foreign_layout, sizeof(foreign_layout), 8), 4);
   expect_refused("layout version 77");

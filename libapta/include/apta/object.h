@@ -26,15 +26,14 @@ inline std::string_view AsText(BytesView bytes) {
 }
 
 namespace compute {
-class PinSlot;
 class Session;
 }  // namespace compute
 
-// One immutable version of an object, pinned: its bytes stay readable, unchanged and in place,
-// until the last copy of this Object is gone, whatever happens to the key meanwhile. Copying
-// shares the pin (one atomic increment, no allocation). Thread-safe to copy and to drop from any
-// thread; one Object may not be assigned to by two threads at once. Keeps the mapping of its
-// session alive: dropping the Client first is fine.
+// One immutable version of an object, pinned: its bytes stay readable and unchanged, in place or in
+// a private copy (Placement), until the last copy of this Object is gone, whatever happens to the
+// key meanwhile. Copying shares the pin (one atomic increment, no allocation). Thread-safe to copy
+// and to drop from any thread; one Object may not be assigned to by two threads at once. Keeps the
+// mapping of its session alive: dropping the Client first is fine.
 class Object {
  public:
   Object() = default;  // names nothing: version 0, no bytes
@@ -51,7 +50,7 @@ class Object {
     return *this;
   }
   ~Object() {
-    if (pin_ != nullptr) Unpin();
+    if (pin_ != 0) Unpin();
   }
 
   std::string_view key() const { return key_; }
@@ -70,7 +69,9 @@ class Object {
     std::swap(bytes_, other.bytes_);
   }
 
-  compute::PinSlot* pin_ = nullptr;
+  // Where the reference is counted: the address of a pin, or, with kCopy, of a private copy.
+  static constexpr std::uintptr_t kCopy = 1;
+  std::uintptr_t pin_ = 0;
   std::string_view key_;
   Version version_ = 0;
   BytesView bytes_;

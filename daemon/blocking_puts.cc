@@ -1,0 +1,48 @@
+#include "daemon/blocking_puts.h"
+
+#include <utility>
+
+namespace apta::daemon {
+
+void BlockingPuts::Defer(Deferred deferred) {
+  waiting_.find(deferred.key_hash)->second.queue.push_back(std::move(deferred));
+}
+
+std::optional<Change> BlockingPuts::Take(std::uint64_t key_hash, Version version) {
+  const auto found = waiting_.find(key_hash);
+  if (found == waiting_.end() || !found->second.change) return std::nullopt;
+  if (found->second.change->version != version) return std::nullopt;  // an eviction's round
+  ready_.push_back(key_hash);
+  return std::exchange(found->second.change, std::nullopt);
+}
+
+std::optional<BlockingPuts::Deferred> BlockingPuts::NextReady() {
+  while (!ready_.empty()) {
+    const auto found = waiting_.find(ready_.front());
+    if (found == waiting_.end()) {
+      ready_.pop_front();
+      continue;
+    }
+    Waiting& waiting = found->second;
+    if (!waiting.change && !waiting.queue.empty()) {
+      Deferred deferred = std::move(waiting.queue.front());
+      waiting.queue.pop_front();
+      return deferred;
+    }
+    if (!waiting.change) waiting_.erase(found);
+    ready_.pop_front();
+  }
+  return std::nullopt;
+}
+
+void BlockingPuts::ForgetNode(NodeId node, const std::function<void(std::uint64_t)>& discard) {
+  for (auto& [key_hash, waiting] : waiting_) {
+    std::erase_if(waiting.queue, [&](const Deferred& deferred) {
+      if (deferred.from.node != node) return false;
+      if (deferred.extent != 0) discard(deferred.extent);
+      return true;
+    });
+  }
+}
+
+}  // namespace apta::daemon

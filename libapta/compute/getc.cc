@@ -1,0 +1,123 @@
+#include "compute/getc.h"
+
+#include <utility>
+
+namespace apta::compute {
+
+using fabric::Coherence;
+using fabric::Reply;
+
+Getc::Getc(Cache* cache, std::uint64_t key_hash, std::string_view key, PinTable* table, bool copies)
+    : cache_(cache), key_hash_(key_hash), key_(key), table_(table), copies_(copies) {}
+
+Getc::~Getc() {
+  AbandonFill();
+  DropHeld();
+  if (got_.pinned) got_.pinned->pin->Drop();
+}
+
+Getc::Step Getc::Begin() {
+  switch (cache_->mode()) {
+    case Coherence::kStrict:
+    case Coherence::kLazy:
+    case Coherence::kSync: {
+      // A fill that has not been overtaken is as good as an answer to us: what it brings was not
+      // superseded before we began (strict, sync), or nobody minds (lazy).
+      Cache::Miss miss = cache_->BeginGet(key_hash_);
+      fill_ = std::move(miss.fill);
+      leads_ = miss.leads;
+      return miss.leads ? Step::kAsk : Step::kFollow;
+    }
+    case Coherence::kVersioned:
+      return Ask();
+    case Coherence::kUncached:
+      return Step::kReadHeap;
+  }
+  return Step::kReadHeap;
+}
+
+// Each get asks for itself: the answer to another one may be older than our question.
+Getc::Step Getc::Ask() {
+  DropHeld();
+  if (const auto held = cache_->Lookup(key_hash_, key_, table_)) held_ = *held;
+  if (held_.header != nullptr && !fabric::Upholds(fabric::Rule::kAskBeforeHit)) {
+    return Found(std::exchange(held_, {}));
+  }
+  return Step::kAsk;
+}
+
+Getc::Step Getc::OnReply(const Reply& reply) {
+  if (reply.code != 0) {
+    AbandonFill();
+    return Step::kNotFound;
+  }
+  if (held_.header != nullptr && held_.header->version == reply.version) {
+    return Found(std::exchange(held_, {}));
+  }
+  const bool is_untracked = (reply.value[0] & fabric::kUntracked) != 0 &&
+                            fabric::Upholds(fabric::Rule::kUntrackedNotCached);
+  Cache::Place place = reply.extent_offset;
+  if (is_untracked || copies_) {
+    PrivateCopy::Owner copy =
+        PrivateCopy::Make(cache_->view(), reply.extent_offset, reply.version, key_);
+    if (copy == nullptr) {  // superseded, and its extent in use again; or another key's
+      AbandonFill();
+      return Begin();
+    }
+    if (is_untracked) {
+      AbandonFill();  // followers ask for themselves: nobody will tell them when it is stale
+      if (cache_->mode() == Coherence::kVersioned) {
+        copy->Share();
+        cache_->InsertCopy(key_hash_, reply.version, PrivateCopy::Owner(copy.get()));
+      }
+      got_.copy = std::move(copy);
+      return Step::kFound;
+    }
+    place = copy.release()->place();
+  }
+  const std::shared_ptr<Cache::Fill> fill = std::exchange(fill_, nullptr);
+  const std::optional<PinnedExtent> pinned = cache_->EndGet(fill, reply.version, place, table_);
+  held_back_ = held_back_ || fill->was_overtaken();
+  return pinned ? Found(*pinned) : Begin();
+}
+
+void Getc::OnNoReply() { AbandonFill(); }
+
+Getc::Step Getc::OnReadHeap() {
+  while (true) {
+    const auto at = cache_->view().LocateUnregistered(key_hash_, key_);
+    if (!at) return Step::kNotFound;
+    got_.copy = PrivateCopy::Make(cache_->view(), at->extent, at->version, key_);
+    if (got_.copy != nullptr) return Step::kFound;
+  }
+}
+
+Getc::Step Getc::OnFillEnded() {
+  const std::shared_ptr<Cache::Fill> fill = std::exchange(fill_, nullptr);
+  const std::optional<PinnedExtent> pinned = cache_->Followed(*fill);
+  return pinned ? Found(*pinned) : Begin();
+}
+
+// Another key may have the same hash.
+Getc::Step Getc::Found(const PinnedExtent& pinned) {
+  if (pinned.header->key() != key_) {
+    pinned.pin->Drop();
+    return Begin();
+  }
+  got_.pinned = pinned;
+  return Step::kFound;
+}
+
+void Getc::AbandonFill() {
+  const std::shared_ptr<Cache::Fill> fill = std::exchange(fill_, nullptr);
+  if (fill == nullptr || !leads_) return;
+  cache_->AbandonFill(fill);
+  held_back_ = held_back_ || fill->was_overtaken();
+}
+
+void Getc::DropHeld() {
+  if (held_.pin != nullptr) held_.pin->Drop();
+  held_ = {};
+}
+
+}  // namespace apta::compute

@@ -1,0 +1,94 @@
+// GETC, the GET controller of the compute side: what one get does, in every coherence mode.
+//
+//   hit                        strict, lazy, sync: no message (Find)
+//   miss                       one request to the home; threads of a node share a fill (MSHR)
+//   versioned                  a cached copy is served when the home confirms its version
+//   uncached                   no message: the heap is read where it is, copied and checked
+//   untracked, kLocalCopy      the home's answer says where; copied and checked
+//
+// A state machine for one thread: no system call, no clock, no waiting. Its shell (a blocking
+// client call, or the simulator) carries requests and waits.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "apta/client.h"
+#include "compute/cache.h"
+#include "compute/pins.h"
+#include "compute/private_copy.h"
+#include "fabric/clock.h"
+#include "fabric/message.h"
+
+namespace apta::compute {
+
+// What a get brings: a pinned version (pin set), or a copy that nobody else has (copy set).
+struct Got {
+  std::optional<PinnedExtent> pinned;
+  PrivateCopy::Owner copy;
+};
+
+class Getc {
+ public:
+  // A hit, pinned; nullopt: a Getc follows. `now_ns` is called when invalidations are to be
+  // applied.
+  template <typename Now>
+  static std::optional<PinnedExtent> Find(Cache* cache, std::uint64_t key_hash,
+                                          std::string_view key, PinTable* table, Now&& now_ns) {
+    const int shard = static_cast<int>(cache->view().ShardOf(key_hash));
+    if (!cache->MayHit(shard)) {
+      if (cache->mode() != fabric::Coherence::kStrict) return std::nullopt;
+      cache->Apply(shard, now_ns());
+      if (cache->is_fenced()) return std::nullopt;
+    }
+    return cache->Lookup(key_hash, key, table);
+  }
+
+  // `key` outlives it. `copies`: versions are read from private copies (Placement::kLocalCopy).
+  Getc(Cache* cache, std::uint64_t key_hash, std::string_view key, PinTable* table, bool copies);
+  ~Getc();
+  Getc(const Getc&) = delete;
+  Getc& operator=(const Getc&) = delete;
+
+  enum class Step {
+    kAsk,       // send kGet with argument(); then OnReply, or OnNoReply
+    kReadHeap,  // when a message to the home would have arrived: OnReadHeap
+    kFollow,    // when fill() has ended: OnFillEnded
+    kFound,     // Take
+    kNotFound,  // there is no such object; the home's reply says so, if there is one
+  };
+  Step Begin();
+  std::uint64_t argument() const { return held_.header != nullptr ? held_.header->version : 0; }
+  Step OnReply(const fabric::Reply& reply);
+  void OnNoReply();
+  Step OnReadHeap();
+  const Cache::Fill& fill() const { return *fill_; }
+  Step OnFillEnded();
+  const Got& got() const { return got_; }
+  Got Take() { return std::exchange(got_, {}); }
+  // Whether a fill of ours held an acknowledgement back until now: a home that sleeps may wait for
+  // it.
+  bool held_back() const { return held_back_; }
+
+ private:
+  Step Ask();
+  Step Found(const PinnedExtent& pinned);
+  void AbandonFill();
+  void DropHeld();
+
+  Cache* const cache_;
+  const std::uint64_t key_hash_;
+  const std::string_view key_;
+  PinTable* const table_;
+  const bool copies_;
+  std::shared_ptr<Cache::Fill> fill_;
+  bool leads_ = false;  // fill_ is ours to end
+  PinnedExtent held_;   // versioned: the copy that the home is asked about
+  Got got_;
+  bool held_back_ = false;
+};
+
+}  // namespace apta::compute

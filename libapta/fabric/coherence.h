@@ -1,0 +1,69 @@
+// Coherence modes (protocol.md, "Coherence modes"), and the rules of the protocol by name.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace apta::fabric {
+
+// What a pool promises of cached objects; fixed-width, it travels in the welcome.
+enum class Coherence : std::uint32_t {
+  kStrict = 0,     // a hit looks at the invalidation word first
+  kLazy = 1,       // a hit does not look; the node's agent applies invalidations
+  kSync = 2,       // as lazy, but a put commits only when every sharer has acknowledged
+  kVersioned = 3,  // a hit asks the home whether its version is current
+  kUncached = 4,   // every get reads the heap
+};
+inline constexpr std::array<std::string_view, 5> kCoherenceNames = {"strict", "lazy", "sync",
+                                                                    "versioned", "uncached"};
+
+inline std::optional<Coherence> ParseCoherence(std::string_view name) {
+  for (std::uint32_t i = 0; i < kCoherenceNames.size(); ++i) {
+    if (kCoherenceNames[i] == name) return static_cast<Coherence>(i);
+  }
+  return std::nullopt;
+}
+
+// Whether homes keep a directory of sharers and invalidate them. Without, a reader protects itself:
+// it copies and then checks that the version still stands (index.h, invariant 4).
+constexpr bool TracksSharers(Coherence mode) {
+  return mode == Coherence::kStrict || mode == Coherence::kLazy || mode == Coherence::kSync;
+}
+
+// The rules that the protocol stands on. Each is named where the code upholds it, in the model
+// (tests/model), and in the mutation check, which switches one off at a time to see that the
+// simulator notices. In every other build a rule holds, and Upholds is a constant.
+enum class Rule : std::uint8_t {
+  kNone = 0,
+  kInvalidateBeforeCommit,  // invalidations are published before the index names the new version
+  kCommitBeforeAnswer,      // the writer hears of its put when the index names it
+  kStrictLook,              // a strict hit looks at the invalidation word
+  kFillDelaysAck,           // no acknowledgement before the fill that it met has been resolved
+  kOvertakenFillNotCached,  // a fill older than an invalidation that it met is not cached
+  kHoldBeforeAck,           // pinned extents are listed before their invalidation is acknowledged
+  kReleaseAfterAck,         // an extent is reused only after all holders have acknowledged
+  kReleaseAfterHold,        // ... and none of them lists it
+  kOwnPutReplaces,          // a put replaces its node's own entry before it returns
+  kDropAllOnOverflow,       // a node that finds a mark drops its whole cache
+  kScheduleOnlyClean,       // nothing starts on a node that owes an acknowledgement
+  kEvictionInvalidates,     // a directory entry goes only when its sharers have been invalidated
+  kFencedStaysQuarantined,  // what a fenced node may read stays until it is gone
+  kFencedWord,              // a fenced node finds no hit any more
+  kSyncWaits,               // sync: a put commits when every sharer has acknowledged
+  kUntrackedNotCached,      // what the directory has no room for is not cached in place
+  kCheckAfterCopy,          // an unregistered reader looks at the version again
+  kAskBeforeHit,            // versioned: a hit asks the home
+  kDeadOwesNothing,         // a dead node leaves every round
+  kCount,
+};
+
+#ifdef APTA_MUTATION
+inline thread_local Rule t_broken_rule = Rule::kNone;
+inline bool Upholds(Rule rule) { return t_broken_rule != rule; }
+#else
+constexpr bool Upholds(Rule) { return true; }
+#endif
+
+}  // namespace apta::fabric

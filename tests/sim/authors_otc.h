@@ -1,0 +1,156 @@
+// The directory of the paper's authors, as a table that our own directory is checked against.
+//
+// Source: the Murphi model of Patil, Nagarajan, Nikoleris, Oswald (Apta, DSN 2023): github.com/
+// adarshpatil/apta at 43f24fc, murphi-model/Apta.m (3 caches, 1 address, 880 lines). Facts only, in
+// our words; L512 is line 512 of that file. "Appendix" is Table 1 of their Apta-DSN23-appendix.pdf.
+//
+// Their model knows no failure, no delete and one round of invalidations at a time. A message that
+// has no case in the current state stays at the head of its queue (L851-871): that is a stall here.
+// An Inv_AckL1C1 in I or S would stall too, but cannot arrive there; it has no row.
+//
+// Ours: design/protocol.md, "Directory states (OTC)". Thread-safe: constants and pure functions.
+#pragma once
+
+#include <iterator>
+
+namespace apta::sim {
+
+// Theirs has exactly these four (s_directoryL1C1, L41-46); no finer transient state.
+enum class OtcState {
+  kI,   // directoryL1C1_I
+  kS,   // directoryL1C1_S
+  kSA,  // directoryL1C1_S_Put; S with a raised A in the appendix
+  kSI,  // directoryL1C1_S_evict; SI in the appendix
+};
+
+// "Others" are sharers other than the writer. "Awaited" is an acknowledgement not yet in. An event
+// is classed by what holds once its own effect on sharers and acknowledgements is counted.
+enum class OtcEvent {
+  kGet,                   // served at once
+  kPutNoOthers,           // committed at once, nobody to invalidate
+  kPutInvalidatesOthers,  // committed at once, a round of invalidations goes out
+  kAck,                   // more are awaited
+  kLastAck,               // none is awaited; in SA: a sharer is left
+  kLastAckNoSharers,      // SA: none is awaited, and all sharers have died
+  kEvict,                 // of the directory entry, with sharers
+  kEvictNoSharers,        // of the directory entry, without
+  kNodeDead,              // SA, SI: some are awaited; S: a sharer is left
+  kNodeDeadLast,          // SA, SI: it was the last one awaited; in SA: a sharer is left
+  kNodeDeadNoSharers,     // S: it was the only sharer; SA: none is awaited and no sharer is left
+  kStallGet,              // not served: it waits for another node
+  kStallPut,              // not committed: it waits for another node
+};
+
+struct OtcTransition {
+  OtcState from;
+  OtcEvent event;
+  OtcState to;
+};
+
+inline constexpr OtcTransition kTheirTransitions[] = {
+    // I, GetL1C1 (L512-518): adds the sharer, Get_AckL1C1.
+    {OtcState::kI, OtcEvent::kGet, OtcState::kS},
+    // I, PutL1C1 (L520-527): adds the writer, Put_AckL1C1.
+    {OtcState::kI, OtcEvent::kPutNoOthers, OtcState::kS},
+    // Rule directoryL1C1_I_evict (L742-747, L484-489): does nothing. Grey in the appendix.
+    {OtcState::kI, OtcEvent::kEvictNoSharers, OtcState::kI},
+
+    // S, GetL1C1 (L534-540): adds the sharer, Get_AckL1C1.
+    {OtcState::kS, OtcEvent::kGet, OtcState::kS},
+    // S, PutL1C1, the writer is the only sharer (L576-581). The branch for no sharer at all
+    // (L557-562) cannot be reached. The appendix has no such case: every put in S goes to SA.
+    {OtcState::kS, OtcEvent::kPutNoOthers, OtcState::kS},
+    // S, PutL1C1, there are others: the writer is no sharer (L547-556) or one (L566-575).
+    // Put_AckL1C1 is sent before the InvL1C1s; only the writer is a sharer afterwards.
+    {OtcState::kS, OtcEvent::kPutInvalidatesOthers, OtcState::kSA},
+    // Rule directoryL1C1_S_evict (L749-754, L491-501): InvL1C1 to all, no sharer afterwards.
+    {OtcState::kS, OtcEvent::kEvict, OtcState::kSI},
+
+    // S_Put, GetL1C1 (L589-595): adds the sharer, Get_AckL1C1 with the new version. The appendix
+    // prints S, not SA, as the next state: we take it for a misprint.
+    {OtcState::kSA, OtcEvent::kGet, OtcState::kSA},
+    // S_Put, Inv_AckL1C1, not the last (L597-603).
+    {OtcState::kSA, OtcEvent::kAck, OtcState::kSA},
+    // S_Put, Inv_AckL1C1, the last (L604-608).
+    {OtcState::kSA, OtcEvent::kLastAck, OtcState::kS},
+    // S_Put, PutL1C1: no case (L610). Grey in the appendix.
+    {OtcState::kSA, OtcEvent::kStallPut, OtcState::kSA},
+
+    // S_evict, Inv_AckL1C1, not the last (L622-626).
+    {OtcState::kSI, OtcEvent::kAck, OtcState::kSI},
+    // S_evict, Inv_AckL1C1, the last (L617-621).
+    {OtcState::kSI, OtcEvent::kLastAck, OtcState::kI},
+    // S_evict, GetL1C1: no case (L628). Grey in the appendix.
+    {OtcState::kSI, OtcEvent::kStallGet, OtcState::kSI},
+    // S_evict, PutL1C1: no case (L628). Grey in the appendix.
+    {OtcState::kSI, OtcEvent::kStallPut, OtcState::kSI},
+};
+
+struct OtcDifference {
+  OtcTransition ours;
+  const char* reason;
+};
+
+// What protocol.md has and theirs has not. Nothing else may differ.
+inline constexpr OtcDifference kIntendedDifferences[] = {
+    {{OtcState::kS, OtcEvent::kNodeDead, OtcState::kS},
+     "a dead sharer is dropped; theirs has no failures"},
+    {{OtcState::kS, OtcEvent::kNodeDeadNoSharers, OtcState::kI},
+     "the only sharer died, the entry is freed; theirs has no failures"},
+
+    {{OtcState::kSA, OtcEvent::kPutNoOthers, OtcState::kSA},
+     "a put in SA commits at once; theirs stalls it until the last acknowledgement"},
+    {{OtcState::kSA, OtcEvent::kPutInvalidatesOthers, OtcState::kSA},
+     "a put in SA commits at once and starts a further round; theirs has one round at a time"},
+    {{OtcState::kSA, OtcEvent::kNodeDead, OtcState::kSA},
+     "a dead node leaves the sharers and all rounds; theirs has no failures"},
+    {{OtcState::kSA, OtcEvent::kNodeDeadLast, OtcState::kS},
+     "a dead node owes nothing, so its death ends the last round; theirs would wait for ever"},
+    // The next two follow from "S: one or more sharers": the OTC table itself only says S.
+    {{OtcState::kSA, OtcEvent::kNodeDeadNoSharers, OtcState::kI},
+     "the death ended the last round and no sharer is left; theirs has no failures"},
+    {{OtcState::kSA, OtcEvent::kLastAckNoSharers, OtcState::kI},
+     "all sharers died during the round; in theirs the writer is always left"},
+
+    {{OtcState::kSI, OtcEvent::kGet, OtcState::kSA},
+     "a get in SI is served at once; theirs stalls it until the entry is freed"},
+    {{OtcState::kSI, OtcEvent::kPutNoOthers, OtcState::kSA},
+     "a put in SI commits at once; theirs stalls it until the entry is freed"},
+    {{OtcState::kSI, OtcEvent::kNodeDead, OtcState::kSI},
+     "a dead node leaves the round of the eviction; theirs has no failures"},
+    {{OtcState::kSI, OtcEvent::kNodeDeadLast, OtcState::kI},
+     "a dead node owes nothing, so its death ends the eviction; theirs would wait for ever"},
+};
+
+constexpr bool TheirsAllows(OtcState from, OtcEvent event, OtcState to) {
+  for (const OtcTransition& t : kTheirTransitions) {
+    if (t.from == from && t.event == event && t.to == to) return true;
+  }
+  return false;
+}
+
+// Why ours has this transition and theirs has not; nullptr = it is not intended.
+constexpr const char* IntendedDifference(OtcState from, OtcEvent event, OtcState to) {
+  for (const OtcDifference& d : kIntendedDifferences) {
+    if (d.ours.from == from && d.ours.event == event && d.ours.to == to) return d.reason;
+  }
+  return nullptr;
+}
+
+// Both tables together: at most one next state for each state and event.
+constexpr bool NextStateIsUnique() {
+  constexpr auto kTheirs = std::size(kTheirTransitions);
+  constexpr auto kAll = kTheirs + std::size(kIntendedDifferences);
+  const auto row = [](decltype(kAll) i) {
+    return i < kTheirs ? kTheirTransitions[i] : kIntendedDifferences[i - kTheirs].ours;
+  };
+  for (auto i = kAll; i-- > 0;) {
+    for (auto j = i; j-- > 0;) {
+      if (row(i).from == row(j).from && row(i).event == row(j).event) return false;
+    }
+  }
+  return true;
+}
+static_assert(NextStateIsUnique());
+
+}  // namespace apta::sim
