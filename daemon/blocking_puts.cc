@@ -11,7 +11,7 @@ void BlockingPuts::Defer(Deferred deferred) {
 std::optional<Change> BlockingPuts::Take(std::uint64_t key_hash, Version version) {
   const auto found = waiting_.find(key_hash);
   if (found == waiting_.end() || !found->second.change) return std::nullopt;
-  if (found->second.change->version != version) return std::nullopt;  // an eviction's round
+  if (found->second.change->version != version) return std::nullopt;  // an earlier round
   ready_.push_back(key_hash);
   return std::exchange(found->second.change, std::nullopt);
 }
@@ -42,6 +42,10 @@ void BlockingPuts::ForgetNode(NodeId node, const std::function<void(std::uint64_
       if (deferred.extent != 0) discard(deferred.extent);
       return true;
     });
+    // Its own change goes on, unanswered: another process may be using its lanes by then.
+    if (waiting.change && waiting.change->from.node == node) {
+      waiting.change->from.lane = fabric::kNoLane;
+    }
   }
 }
 

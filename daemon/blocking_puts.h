@@ -57,7 +57,8 @@ class BlockingPuts {
   // call, and may begin another change of its object.
   std::optional<Deferred> NextReady();
 
-  // The node's deferred requests are dropped; `discard` gets their extents.
+  // The node's deferred requests are dropped; `discard` gets their extents. A change of its own
+  // that waits for others will be made, and answered to nobody (kNoLane).
   void ForgetNode(NodeId node, const std::function<void(std::uint64_t)>& discard);
 
  private:

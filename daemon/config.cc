@@ -96,6 +96,13 @@ std::string PoolFault(const PoolOptions& pool) {
   if (pool.access != "isolated" && pool.access != "trusted") {
     return fmt::format("access={} is neither isolated nor trusted", pool.access);
   }
+  const bool is_persistent = pool.backing.starts_with("file:") || pool.backing.starts_with("shm:");
+  if (pool.access == "trusted" && is_persistent) {
+    return fmt::format(
+        "access=trusted needs backing=memfd or hugetlb, not {}: whoever may write to "
+        "a file may also truncate it under the memory server",
+        pool.backing);
+  }
   if (pool.durability != "none") {
     return fmt::format("durability={} is not served by this version; use none", pool.durability);
   }

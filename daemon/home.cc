@@ -23,6 +23,9 @@ constexpr std::uint64_t kForgetSlice = 4096;
 // A node that is over its quota may be about to let go: it was asked at half of it.
 constexpr TimeNs kQuotaGraceNs = 100'000'000;
 
+// How often it is looked again whether queued invocations can start, when shards are several.
+constexpr TimeNs kQueuedPollNs = 500'000;
+
 std::uint64_t DirectoryEntriesFor(const Pool& pool) {
   const auto shards = static_cast<std::uint64_t>(pool.shards());
   const std::uint64_t wanted = pool.options().directory_entries;
@@ -223,16 +226,31 @@ void Home::NudgeOwing() {
   oic_.owing().ForEach([&](NodeId node) { AskForAcknowledgements(node); });
 }
 
+// To any home of the pool: an object that a function reads may live on any shard.
+bool Home::OwesAcknowledgement(NodeId node) const {
+  if (!fabric::Upholds(fabric::Rule::kScheduleOnlyClean)) return false;
+  for (int shard = 0; shard < pool_->shards(); ++shard) {
+    if (pool_->share(shard).owes[node].load(std::memory_order_acquire)) return true;
+  }
+  return false;
+}
+
 void Home::AskForAcknowledgements(NodeId node) {
+  if (!oic_.Owes(node)) {  // another shard's
+    if (now_ns_ - node_[node].asked_for_others_ns < kQueuedPollNs) return;
+    node_[node].asked_for_others_ns = now_ns_;
+    gate_->Nudge(node);
+    return;
+  }
   if (node_[node].nudged_at == oic_.Issued(node)) return;
   node_[node].nudged_at = oic_.Issued(node);
   gate_->Nudge(node);
 }
 
-void Home::OnAcknowledged(std::uint64_t key_hash, std::uint64_t version) {
-  otc_.AckComplete(key_hash);
-  if (!blocking_) return;
-  if (const std::optional<Change> change = blocking_->Take(key_hash, version)) Finish(*change);
+void Home::OnAcknowledged(const RoundSpec& round) {
+  otc_.AckComplete(round.key_hash);
+  if (!blocking_ || round.is_eviction) return;
+  if (const auto change = blocking_->Take(round.key_hash, round.version)) Finish(*change);
 }
 
 // Asks nodes that have been silent for a while, and fences those that stay so.
@@ -271,6 +289,10 @@ void Home::CheckDebt(NodeId node) {
 
 TimeNs Home::next_deadline_ns() const {
   TimeNs deadline_ns = executor_ ? executor_->next_deadline_ns() : ~TimeNs{0};
+  // Nobody tells us when a node has acknowledged to another shard.
+  if (executor_ && executor_->has_queued() && pool_->shards() > 1) {
+    deadline_ns = std::min(deadline_ns, now_ns_ + kQueuedPollNs);
+  }
   // Debts are looked at from time to time as long as there are some.
   if (oic_.open_rounds() > 0) deadline_ns = std::min(deadline_ns, next_check_ns_);
   return deadline_ns;

@@ -135,6 +135,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
     std::vector<Draft> drafts;          // of kCreate
     std::vector<std::uint64_t> lent;    // extents that replies lent
     std::uint64_t nudged_at = 0;        // invalidations issued when it was last nudged
+    TimeNs asked_for_others_ns = 0;     // when it was last nudged for another shard's sake
     std::uint64_t uploading_lanes = 0;  // bit per lane
     TimeNs over_quota_since_ns = 0;     // 0 = it is not
     bool is_fenced = false;
@@ -169,7 +170,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void Supersede(Change change, const std::optional<Osc::Served>& old);
   void Finish(const Change& change);
   void RunDeferred();
-  void EvictCold();
+  void EvictCold(std::uint64_t served_key_hash);
   void CheckDebts();
   void CheckDebt(NodeId node);
   void EndRequestsOf(NodeId node);
@@ -180,13 +181,16 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void Reject(const scheduler::Waiter& to);
 
   // RoundObserver
-  void OnAcknowledged(std::uint64_t key_hash, std::uint64_t version) override;
+  void OnAcknowledged(const RoundSpec& round) override;
+  void OnOwes(NodeId node, bool owes) override {
+    // Release: set before the put is answered, so that a call that its writer makes next finds it;
+    // partner: the acquire in OwesAcknowledgement.
+    share_->owes[node].store(owes, std::memory_order_release);
+  }
   void OnReleased(std::uint64_t extent) override;
 
   // scheduler::Environment
-  bool OwesAcknowledgement(NodeId node) const override {
-    return oic_.Owes(node) && fabric::Upholds(fabric::Rule::kScheduleOnlyClean);
-  }
+  bool OwesAcknowledgement(NodeId node) const override;
   void AskForAcknowledgements(NodeId node) override;
   void Deliver(const scheduler::Waiter& worker, const scheduler::Delivery& delivery) override;
   void Answer(const scheduler::Waiter& waiter, const scheduler::Outcome& outcome) override;

@@ -46,7 +46,7 @@ void Home::Get(const Waiter& from, std::uint64_t key_hash, std::string_view key,
   if (fabric::TracksSharers(coherence_)) {
     tracked = otc_.Get(key_hash, from.node);
     counters_.untracked += tracked ? 0 : 1;
-    EvictCold();
+    EvictCold(key_hash);
   }
   const std::uint64_t bytes = served->version == held_version ? 0 : served->payload_bytes;
   gate_->Answer(from,
@@ -76,6 +76,7 @@ bool Home::CheckVersion(const Waiter& from, const std::optional<Osc::Served>& se
 
 // A commit, in the order of protocol.md: first the invalidations, then the index, then the answer
 // (invariant 2). The OIC keeps the old extent until nobody can read it.
+// Model rule: GONE_NOT_ASKED, PUT_NEVER_WAITS, INVALIDATE_BEFORE_COMMIT, SYNC_WAITS
 void Home::Supersede(Change change, const std::optional<Osc::Served>& old) {
   Otc::Superseded superseded;
   if (fabric::TracksSharers(coherence_)) {
@@ -87,11 +88,12 @@ void Home::Supersede(Change change, const std::optional<Osc::Served>& old) {
   }
   change.tracked = superseded.tracked;
   const bool blocks = blocking_ && superseded.counts && fabric::Upholds(fabric::Rule::kSyncWaits);
+  const bool keeps_old = fabric::Upholds(fabric::Rule::kReleaseAfterAck);
   if (blocks) blocking_->Begin(change);
   if (!superseded.holders.empty()) {
     oic_.IssueRound({.key_hash = change.key_hash,
                      .version = change.version,
-                     .extent = old ? old->extent : 0,
+                     .extent = old && keeps_old ? old->extent : 0,
                      .extent_bytes = old ? opc_.LiveBytes(old->extent) : 0,
                      .holders = superseded.holders,
                      .writer = change.from.node,
@@ -103,16 +105,18 @@ void Home::Supersede(Change change, const std::optional<Osc::Served>& old) {
     return;
   }
   Finish(change);
-  if (old && superseded.holders.empty()) Discard(old->extent);
-  EvictCold();
+  if (old && (superseded.holders.empty() || !keeps_old)) Discard(old->extent);
+  EvictCold(change.key_hash);
 }
 
+// Model rule: COMMIT_BEFORE_ANSWER
 void Home::Finish(const Change& change) {
   if (change.extent != 0) {
     opc_.Commit(change.slot, change.key_hash, change.extent, change.version);
   } else {
     opc_.CommitDelete(change.slot);
   }
+  if (change.from.lane == fabric::kNoLane) return;  // its node is gone
   gate_->Answer(change.from,
                 {.version = change.version,
                  .extent_offset = change.extent,
@@ -140,11 +144,12 @@ void Home::RunDeferred() {
 
 // Makes room in the directory. An entry stays until its sharers have acknowledged and read its
 // object no more: they are no sharers afterwards, so nobody would ask them again.
-void Home::EvictCold() {
+// Model rule: EVICTION_RECORD_ABOVE, EVICTION_INVALIDATES
+void Home::EvictCold(std::uint64_t served_key_hash) {
   constexpr int kEvictions = 2;  // per request, which adds one entry
   constexpr std::uint64_t kEntryBudget = 256;
   for (int i = 0; i < kEvictions && otc_.IsCrowded(); ++i) {
-    const std::optional<std::uint64_t> key_hash = otc_.PickVictim(kEntryBudget);
+    const std::optional<std::uint64_t> key_hash = otc_.PickVictim(kEntryBudget, served_key_hash);
     if (!key_hash) return;
     // Several, if keys share a hash.
     std::vector<std::pair<std::uint64_t, Version>> extents;

@@ -28,9 +28,10 @@ void Oic::AttachNode(NodeId node) {
   node_[node].round_of.assign(kRecords, kNoRound);
 }
 
+// Model rule: FENCED_STAYS_QUARANTINED
 void Oic::FenceNode(NodeId node) {
   answering_.Remove(node);
-  owing_.Remove(node);
+  owing_.Remove(node);  // without OnOwes: nothing is to be started there before it is gone
   for (RoundIndex index = 0; index < round_.size(); ++index) {
     Round& round = round_[index];
     if (!round.live || !(round.waiting.Contains(node) || round.holding.Contains(node))) continue;
@@ -41,12 +42,14 @@ void Oic::FenceNode(NodeId node) {
   }
 }
 
+// Model rule: DEAD_OWES_NOTHING
 void Oic::ForgetNode(NodeId node) {
-  if (!Upholds(Rule::kDeadOwesNothing)) return;
   const NodeSet gone = NodeSet::Of(node);
   answering_.Remove(gone);
   present_.Remove(gone);
   owing_.Remove(gone);
+  observer_->OnOwes(node, false);
+  if (!Upholds(Rule::kDeadOwesNothing)) return;
   for (RoundIndex index = 0; index < round_.size(); ++index) {
     Round& round = round_[index];
     if (!round.live || !(round.waiting.Contains(node) || round.holding.Contains(node) ||
@@ -71,6 +74,7 @@ Oic::RoundIndex Oic::NewRound() {
   return index;
 }
 
+// Model rule: WRITER_GETS_RECORD
 void Oic::IssueRound(const RoundSpec& spec, TimeNs now_ns) {
   const RoundIndex index = NewRound();
   Round& round = round_[index];
@@ -86,13 +90,23 @@ void Oic::IssueRound(const RoundSpec& spec, TimeNs now_ns) {
   waiting.ForEach([&](NodeId node) { IssueTo(node, index, now_ns); });
 }
 
+void Oic::SetOwing(NodeId node, bool owes) {
+  if (owing_.Contains(node) == owes) return;
+  if (owes) {
+    owing_.Add(node);
+  } else {
+    owing_.Remove(node);
+  }
+  observer_->OnOwes(node, owes);
+}
+
+// Model rule: OVERFLOW_MARK
 void Oic::IssueTo(NodeId node, RoundIndex index, TimeNs now_ns) {
   Node& state = node_[node];
   const RoundSpec& spec = round_[index].spec;
   if (state.issued == state.acked) state.owing_since_ns = now_ns;
   const std::uint64_t sequence = ++state.issued;
-  owing_.Add(node);
-  if (node != spec.writer) state.last_of_others = sequence;
+  SetOwing(node, true);
   // Invariant 1; and once a mark is out, later records follow only when it was acknowledged, so
   // that "everything up to s" stays one mark.
   const bool room = sequence - state.acked <= kRecords && state.acked >= state.drop_all;
@@ -134,6 +148,7 @@ int Oic::Poll(TimeNs now_ns) {
 }
 
 // Whether nobody holds the round's extent any more.
+// Model rule: HOLD_POLLED
 bool Oic::PollHeld(RoundIndex index) {
   Round& round = round_[index];
   NodeSet released;
@@ -147,13 +162,14 @@ bool Oic::PollHeld(RoundIndex index) {
 
 void Oic::LetGo(Round* round, NodeId node) { node_[node].held_bytes -= round->spec.extent_bytes; }
 
+// Model rule: POLL_ACKNOWLEDGED
 int Oic::Acknowledge(NodeId node, std::uint64_t sequence, TimeNs now_ns) {
   Node& state = node_[node];
   const std::uint64_t first = state.acked + 1;
   const bool passed_mark = state.acked < state.drop_all && sequence >= state.drop_all;
   state.acked = sequence;
   state.owing_since_ns = now_ns;
-  if (sequence == state.issued) owing_.Remove(node);
+  if (sequence == state.issued) SetOwing(node, false);
   int moved = 0;
   // The node has dropped its whole cache: it is out of every round whose record the mark replaced.
   if (passed_mark) {
@@ -176,6 +192,7 @@ int Oic::Acknowledge(NodeId node, std::uint64_t sequence, TimeNs now_ns) {
   return moved;
 }
 
+// Model rule: RELEASE_AFTER_HOLD
 void Oic::AcknowledgeRound(RoundIndex index, NodeId node) {
   Round& round = round_[index];
   APTA_CHECK(round.live);
@@ -195,15 +212,16 @@ void Oic::AcknowledgeRound(RoundIndex index, NodeId node) {
 }
 
 // Reports what has become true of a round, and ends it when nothing is left to wait for.
+// Model rule: RELEASE_AFTER_ACK
 void Oic::AdvanceRound(RoundIndex index) {
   Round& round = round_[index];
   const bool is_over = round.waiting.empty() && round.holding.empty() &&
                        round.quarantined.empty() && !round.in_held_list;
   NodeSet others = round.waiting;
-  if (round.spec.writer != kNoWriter) others.Remove(round.spec.writer);
+  if (round.spec.writer != RoundSpec::kNoWriter) others.Remove(round.spec.writer);
   if (round.spec.counts && (round.spec.is_eviction ? is_over : others.empty())) {
     round.spec.counts = false;
-    observer_->OnAcknowledged(round.spec.key_hash, round.spec.version);
+    observer_->OnAcknowledged(round.spec);
   }
   if (!is_over) return;
   round.live = false;

@@ -43,13 +43,31 @@ class InvalidationGate {
   virtual bool Holds(NodeId node, std::uint64_t extent) = 0;  // hostile: any answer
 };
 
+// "Whatever is older than `version` is stale."
+struct RoundSpec {
+  static constexpr NodeId kNoWriter = fabric::kMaxNodes;
+
+  std::uint64_t key_hash = 0;
+  std::uint64_t version = 0;
+  std::uint64_t extent = 0;  // that holders may read; 0 = none
+  std::uint64_t extent_bytes = 0;
+  NodeSet holders;
+  // Gets a record as well, so that it says when it has let go of the old extent, but no put waits
+  // for its acknowledgement.
+  NodeId writer = kNoWriter;
+  bool counts = false;       // OnAcknowledged is to be called
+  bool is_eviction = false;  // of a directory entry: the extent is current, and not ours to release
+};
+
 // Who hears of the end of a round.
 class RoundObserver {
  public:
   virtual ~RoundObserver() = default;
   // A round that counts: all nodes but the writer and the fenced have acknowledged; of an eviction:
   // and nobody reads the extent any more. REQUIRES of the callee: issues no round.
-  virtual void OnAcknowledged(std::uint64_t key_hash, std::uint64_t version) = 0;
+  virtual void OnAcknowledged(const RoundSpec& round) = 0;
+  // The node begins or ceases to owe acknowledgements to this home.
+  virtual void OnOwes(NodeId node, bool owes) = 0;
   // Nobody can read the extent any more.
   virtual void OnReleased(std::uint64_t extent) = 0;
 };
@@ -64,20 +82,6 @@ class Oic {
   // Invariant 3. Rounds that waited for nobody else end here.
   void ForgetNode(NodeId node);
 
-  // "Whatever is older than `version` is stale."
-  struct RoundSpec {
-    std::uint64_t key_hash = 0;
-    std::uint64_t version = 0;
-    std::uint64_t extent = 0;  // that holders may read; 0 = none
-    std::uint64_t extent_bytes = 0;
-    NodeSet holders;
-    // Gets a record as well, so that it says when it has let go of the old extent, but nobody
-    // waits for its acknowledgement.
-    NodeId writer = kNoWriter;
-    bool counts = false;       // OnAcknowledged is to be called
-    bool is_eviction = false;  // the extent is not ours to release
-  };
-  static constexpr NodeId kNoWriter = fabric::kMaxNodes;
   // REQUIRES: holders is a part of present(), and not empty.
   void IssueRound(const RoundSpec& spec, fabric::TimeNs now_ns);
 
@@ -87,11 +91,11 @@ class Oic {
 
   std::uint64_t Issued(NodeId node) const { return node_[node].issued; }
   std::uint64_t Outstanding(NodeId node) const { return node_[node].issued - node_[node].acked; }
-  // Whether the scheduler must wait for the node. Records of the node's own puts do not count: it
-  // replaces its own entry before the put returns (protocol.md).
-  bool Owes(NodeId node) const {
-    return owing_.Contains(node) && node_[node].last_of_others > node_[node].acked;
-  }
+  // Whether the scheduler must wait for the node. Records of its own puts count as well: until the
+  // put's reply has been processed there, the node may hit what the put superseded, while others
+  // may have superseded the put, and told it nothing because it is a sharer no more.
+  // Model rule: OWES
+  bool Owes(NodeId node) const { return owing_.Contains(node); }
   const NodeSet& owing() const { return owing_; }
   // Since when the node owes without having acknowledged anything. REQUIRES: owing().
   fabric::TimeNs OwingSince(NodeId node) const { return node_[node].owing_since_ns; }
@@ -125,14 +129,14 @@ class Oic {
   struct Node {
     std::uint64_t issued = 0;
     std::uint64_t acked = 0;
-    std::uint64_t last_of_others = 0;  // the last record that was not of the node's own put
-    std::uint64_t drop_all = 0;        // records up to here were replaced by a mark
+    std::uint64_t drop_all = 0;  // records up to here were replaced by a mark
     std::uint64_t held_bytes = 0;
     fabric::TimeNs owing_since_ns = 0;
     std::vector<RoundIndex> round_of;  // by sequence % kRecords
   };
 
   void IssueTo(NodeId node, RoundIndex index, fabric::TimeNs now_ns);
+  void SetOwing(NodeId node, bool owes);
   int Acknowledge(NodeId node, std::uint64_t sequence, fabric::TimeNs now_ns);
   void AcknowledgeRound(RoundIndex index, NodeId node);
   void LetGo(Round* round, NodeId node);

@@ -68,6 +68,7 @@ void Otc::SetSharers(Entry* entry, const NodeSet& now) {
   entry->sharers = now;
 }
 
+// Model rule: GET_NEVER_WAITS
 bool Otc::Get(std::uint64_t key_hash, NodeId node) {
   Entry* entry = FindOrInsert(key_hash);
   if (entry == nullptr) return false;
@@ -91,6 +92,7 @@ bool Otc::Get(std::uint64_t key_hash, NodeId node) {
   return true;
 }
 
+// Model rule: PUT_REPLACES_SHARERS
 Otc::Superseded Otc::Replace(Entry* entry, const NodeSet& sharers, NodeId writer,
                              const NodeSet& answering) {
   Superseded superseded{.holders = entry->sharers, .tracked = true};
@@ -129,6 +131,7 @@ Otc::Superseded Otc::Delete(std::uint64_t key_hash, NodeId writer, const NodeSet
   return Replace(entry, NodeSet(), writer, answering);
 }
 
+// Model rule: ACK_COMPLETE
 void Otc::AckComplete(std::uint64_t key_hash) {
   Entry* entry = Find(key_hash);
   APTA_CHECK(entry != nullptr && entry->rounds > 0);
@@ -150,17 +153,18 @@ void Otc::AckComplete(std::uint64_t key_hash) {
 }
 
 // A sweep that gives visited entries a second chance (CLOCK).
-std::optional<std::uint64_t> Otc::PickVictim(std::uint64_t entry_budget) {
+std::optional<std::uint64_t> Otc::PickVictim(std::uint64_t entry_budget, std::uint64_t spared) {
   for (; entry_budget > 0; --entry_budget) {
     hand_ = (hand_ == 0 ? entry_.size() : hand_) - 1;
     Entry& entry = entry_[hand_];
-    if (entry.key_hash == 0 || entry.state != State::kS) continue;
+    if (entry.key_hash == 0 || entry.state != State::kS || entry.key_hash == spared) continue;
     if (!entry.visited) return entry.key_hash;
     entry.visited = false;
   }
   return std::nullopt;
 }
 
+// Model rule: EVICTION_KEEPS_SHARERS
 NodeSet Otc::Evict(std::uint64_t key_hash, std::uint32_t rounds, const NodeSet& present) {
   Entry* entry = Find(key_hash);
   APTA_CHECK(entry != nullptr && entry->state == State::kS);
@@ -177,6 +181,7 @@ NodeSet Otc::Evict(std::uint64_t key_hash, std::uint32_t rounds, const NodeSet& 
   return sharers;
 }
 
+// Model rule: DEAD_LEAVES_SHARERS
 std::uint64_t Otc::ForgetNode(NodeId node, std::uint64_t position, std::uint64_t entry_budget) {
   position = std::min<std::uint64_t>(position, entry_.size());
   while (position > 0 && entry_budget-- > 0 && shared_entries_[node] > 0) {

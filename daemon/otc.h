@@ -60,7 +60,8 @@ class Otc {
   // Eviction: while IsCrowded, the home picks a cold entry in S (looking at `entry_budget` of
   // them), and evicts it with as many rounds as it has extents to protect.
   bool IsCrowded() const { return live_entries_ - evicting_ > max_entries_ - spare_entries_; }
-  std::optional<std::uint64_t> PickVictim(std::uint64_t entry_budget);  // its key's hash
+  // Its key's hash; never `spared`, which is being served.
+  std::optional<std::uint64_t> PickVictim(std::uint64_t entry_budget, std::uint64_t spared = 0);
   // Returns the sharers to be invalidated; none of them is in `present`: it was freed at once.
   NodeSet Evict(std::uint64_t key_hash, std::uint32_t rounds, const NodeSet& present);
 

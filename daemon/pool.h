@@ -4,6 +4,7 @@
 // Open and state reporting belong to the control thread; each share belongs to its shard's thread.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "daemon/object_manager.h"
 #include "fabric/coherence.h"
 #include "fabric/index.h"
+#include "fabric/message.h"
 #include "fabric/region.h"
 #include "fabric/superblock.h"
 
@@ -32,6 +34,8 @@ struct HeapShare {
   fabric::IndexWriter index;
   std::atomic<std::uint64_t> live_objects{0};
   std::atomic<std::uint64_t> used_bytes{0};  // of `objects`, published by the shard
+  // Nodes that owe this shard's home acknowledgements: what the scheduler, on another shard, asks.
+  std::array<std::atomic<bool>, fabric::kMaxNodes> owes{};
   std::atomic<std::uint64_t> held_bytes{0};  // of old versions that nodes have not released
 
  private:

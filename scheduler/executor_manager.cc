@@ -207,6 +207,7 @@ int ExecutorManager::PlaceQueued(FunctionId function, TimeNs now_ns) {
   return placed;
 }
 
+// Model rule: SCHEDULE_ONLY_CLEAN
 bool ExecutorManager::PlaceOne(FunctionId function, InvocationId id, TimeNs now_ns) {
   std::array<Candidate, fabric::kMaxNodes> candidate;
   std::size_t candidates = 0;

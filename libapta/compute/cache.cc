@@ -43,6 +43,7 @@ Cache::~Cache() {
   for (const Place place : doomed_) PrivateCopy::At(place)->Drop();
 }
 
+// Model rule: PIN_THEN_LOOK
 std::optional<PinnedExtent> Cache::Lookup(std::uint64_t key_hash, std::string_view key,
                                           PinTable* table) const {
   Bucket& bucket = BucketOf(key_hash);
@@ -79,6 +80,7 @@ void Cache::ApplyAll(fabric::TimeNs now_ns) {
   for (int shard = 0; shard < shards_; ++shard) Apply(shard, now_ns);
 }
 
+// Model rule: FENCED_WORD
 void Cache::Apply(int shard, fabric::TimeNs now_ns) {
   std::lock_guard<std::mutex> lock(mutex_);
   ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
@@ -118,6 +120,7 @@ void Cache::DropOlder(std::uint64_t key_hash, std::uint64_t version) {
   }
 }
 
+// Model rule: APPLY_RECORD
 void Cache::ApplyOne(std::uint64_t sequence, const Invalidation& invalidation) {
   DropOlder(invalidation.key_hash, invalidation.version);
   for (const std::shared_ptr<Fill>& fill : fills_) {
@@ -132,6 +135,7 @@ void Cache::ApplyOne(std::uint64_t sequence, const Invalidation& invalidation) {
 // The ring has overflowed: from `first` on, not everything has a record that we could look at. Any
 // of it may have superseded what a fill that is under way brings, so none of it is acknowledged
 // before (invariant 2).
+// Model rule: DROP_ALL_ON_OVERFLOW
 void Cache::DropAll(int shard, std::uint64_t first) {
   for (std::uint64_t b = 0; b <= bucket_mask_; ++b) {
     for (int slot = 0; slot < Bucket::kSlots; ++slot) {
@@ -148,6 +152,7 @@ void Cache::DropAll(int shard, std::uint64_t first) {
 }
 
 // Invariant 2.
+// Model rule: SYNC_ACKS_AT_ONCE, FILL_DELAYS_ACK
 void Cache::Acknowledge(int shard) {
   ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
   std::uint64_t sequence = drain.applied.load(std::memory_order_relaxed);  // under the lock
@@ -164,18 +169,22 @@ void Cache::Acknowledge(int shard) {
 // ---------------------------------------------------------------------------------------------
 // Fills.
 
+// Model rule: SYNC_OWN_PUT_NOT_FOLLOWED, FOLLOW_NOT_OVERTAKEN
 Cache::Miss Cache::BeginGet(std::uint64_t key_hash) {
   std::lock_guard<std::mutex> lock(mutex_);
+  auto own = std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)),
+                                    /*is_get=*/true, mode_ != fabric::Coherence::kSync);
   for (const std::shared_ptr<Fill>& fill : fills_) {
     if (fill->key_hash_ != key_hash || !fill->is_get_ || fill->overtaken_by_version_ != 0) continue;
+    if (!MayInsert(*own)) break;  // invariant 4: a put of ours may have overtaken it
     ++fill->followers_;
     return {fill, false};
   }
-  fills_.push_back(std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)),
-                                          /*is_get=*/true, mode_ != fabric::Coherence::kSync));
+  fills_.push_back(std::move(own));
   return {fills_.back(), true};
 }
 
+// Model rule: SYNC_OWN_PUT_DROPS
 std::shared_ptr<Cache::Fill> Cache::BeginPut(std::uint64_t key_hash) {
   std::lock_guard<std::mutex> lock(mutex_);
   fills_.push_back(std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)),
@@ -184,6 +193,7 @@ std::shared_ptr<Cache::Fill> Cache::BeginPut(std::uint64_t key_hash) {
   return fills_.back();
 }
 
+// Model rule: SYNC_OVERTAKEN_ASKS_AGAIN, OVERTAKEN_FILL_NOT_CACHED
 std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std::uint64_t version,
                                           Place place, PinTable* table) {
   std::lock_guard<std::mutex> lock(mutex_);
@@ -216,6 +226,7 @@ std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std
   return pinned;
 }
 
+// Model rule: OWN_PUT_REPLACES
 void Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (fabric::Upholds(fabric::Rule::kOwnPutReplaces)) {
@@ -236,6 +247,7 @@ void Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std
 }
 
 // Invariant 4.
+// Model rule: SYNC_OWN_PUT_BLOCKS
 bool Cache::MayInsert(const Fill& fill) const {
   if (mode_ != fabric::Coherence::kSync) return true;
   return std::none_of(fills_.begin(), fills_.end(), [&](const std::shared_ptr<Fill>& other) {
@@ -254,6 +266,7 @@ void Cache::AbandonFill(const std::shared_ptr<Fill>& fill) {
   Resolve(fill);
 }
 
+// Model rule: FILL_RESOLVES
 void Cache::Resolve(const std::shared_ptr<Fill>& fill) {
   fills_.remove(fill);
   if (fill->overtaken_by_version_ != 0) Acknowledge(fill->shard_);
@@ -279,6 +292,7 @@ std::uint64_t Cache::PayloadBytesAt(Place place) const {
 }
 
 // False: it is not in the cache, and stays the caller's.
+// Model rule: NEVER_BACK
 bool Cache::Insert(std::uint64_t key_hash, std::uint64_t version, Place place) {
   if (is_closed_) return false;
   const std::uint64_t bytes = PayloadBytesAt(place);
@@ -362,6 +376,7 @@ Cache::Counters Cache::counters() const {
 // Holds.
 
 // Lists an extent, so that the home keeps it although we are about to acknowledge.
+// Model rule: HOLD_BEFORE_ACK
 void Cache::Hold(std::uint64_t extent) {
   if (!fabric::Upholds(fabric::Rule::kHoldBeforeAck)) return;
   const bool is_listed = std::any_of(held_.begin(), held_.end(),
@@ -378,6 +393,7 @@ void Cache::Hold(std::uint64_t extent) {
   held_.emplace_back(extent, -1);
 }
 
+// Model rule: HOLD_ENDS
 void Cache::ReleaseHolds() {
   std::lock_guard<std::mutex> lock(mutex_);
   std::erase_if(doomed_, [&](Place place) {

@@ -72,14 +72,16 @@ class Cache {
     const ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
     return drain.ring.Issued() == drain.applied.load(std::memory_order_relaxed);
   }
-  // Whether a hit may be served now: strict only while current, versioned and uncached never.
+  // Whether a hit may be served now: strict only while current; sync unless fenced, because puts go
+  // on without a fenced node; versioned and uncached never.
   bool MayHit(int shard) const {
     switch (mode_) {
       case fabric::Coherence::kStrict:
         return IsCurrent(shard) || !fabric::Upholds(fabric::Rule::kStrictLook);
       case fabric::Coherence::kLazy:
-      case fabric::Coherence::kSync:
         return true;
+      case fabric::Coherence::kSync:
+        return drains_[static_cast<std::size_t>(shard)]->ring.Issued() != fabric::kFenced;
       case fabric::Coherence::kVersioned:
       case fabric::Coherence::kUncached:
         return false;

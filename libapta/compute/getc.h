@@ -35,12 +35,13 @@ class Getc {
  public:
   // A hit, pinned; nullopt: a Getc follows. `now_ns` is called when invalidations are to be
   // applied.
+  // Model rule: STRICT_LOOK
   template <typename Now>
   static std::optional<PinnedExtent> Find(Cache* cache, std::uint64_t key_hash,
                                           std::string_view key, PinTable* table, Now&& now_ns) {
     const int shard = static_cast<int>(cache->view().ShardOf(key_hash));
     if (!cache->MayHit(shard)) {
-      if (cache->mode() != fabric::Coherence::kStrict) return std::nullopt;
+      if (!fabric::TracksSharers(cache->mode())) return std::nullopt;
       cache->Apply(shard, now_ns());
       if (cache->is_fenced()) return std::nullopt;
     }

@@ -147,6 +147,7 @@ absl::Status Session::Ended() const {
 // The end of everything that waits: see AwaitReply for its other half.
 void Session::Fail() {
   failed_.store(true);
+  if (region_.outlives_server()) KeepPinned();
   for (int lane = 0; lane < fabric::kLanes; ++lane) {
     std::atomic<std::uint32_t>& done_id = port_.lane(lane)->done_id;
     done_id.fetch_xor(0x8000'0000);  // so that nobody falls asleep on it any more
@@ -163,6 +164,17 @@ void Session::RetireIfUnused() {
   HangUp();
   region_.Retire();
   port_.Retire();
+}
+
+// The next memory server of a file knows nothing of our pins, and reuses what is superseded. It
+// needs some milliseconds to start; a process that is stopped meanwhile comes too late.
+void Session::KeepPinned() {
+  pins_->ForEachPinned([&](std::uint64_t place) {
+    if (PrivateCopy::IsPlace(place)) return;
+    const fabric::ExtentHeader* header = view_.HeaderAt(place);
+    if (header == nullptr) return;
+    region_.KeepPrivately(place, fabric::ExtentBytes(header->key_bytes, header->payload_bytes));
+  });
 }
 
 // Not by closing: a process that has forked shares the socket with its child.
@@ -188,6 +200,8 @@ bool Session::ApplyInBackground() {
   for (int shard = 0; shard < static_cast<int>(homes_.size()); ++shard) {
     if (cache_->IsCurrent(shard)) continue;
     cache_->Apply(shard, link_.enabled() ? fabric::RealClock::ReadNow() : 0);
+    // The home may have asked before the link let us see what it asked about, and sleep by now.
+    RingIfAsleep(shard);
     has_applied = true;
   }
   if (cache_->is_fenced()) FailFenced();

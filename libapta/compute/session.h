@@ -131,6 +131,7 @@ class Session {
   absl::Status AwaitReply(int lane, std::uint32_t request_id, fabric::TimeNs timeout_ns);
   absl::Status Ended() const;
   void EndReading();
+  void KeepPinned();
 
   std::string pool_;
   std::string socket_path_;

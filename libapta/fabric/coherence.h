@@ -38,7 +38,6 @@ constexpr bool TracksSharers(Coherence mode) {
 enum class Rule : std::uint8_t {
   kNone = 0,
   kInvalidateBeforeCommit,  // invalidations are published before the index names the new version
-  kCommitBeforeAnswer,      // the writer hears of its put when the index names it
   kStrictLook,              // a strict hit looks at the invalidation word
   kFillDelaysAck,           // no acknowledgement before the fill that it met has been resolved
   kOvertakenFillNotCached,  // a fill older than an invalidation that it met is not cached

@@ -299,6 +299,7 @@ Region& Region::operator=(Region&& other) noexcept {
   std::swap(size_bytes_, other.size_bytes_);
   std::swap(existed_, other.existed_);
   std::swap(clients_write_, other.clients_write_);
+  std::swap(outlives_server_, other.outlives_server_);
   std::swap(backing_, other.backing_);
   std::swap(fd_, other.fd_);
   std::swap(populator_, other.populator_);
@@ -313,6 +314,18 @@ void Region::Retire() {
   fd_.Reset();
   mmap(data_, size_bytes_, PROT_READ | PROT_WRITE,
        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+void Region::KeepPrivately(std::uint64_t offset, std::uint64_t bytes) {
+  const std::uint64_t begin = offset / kPageBytes * kPageBytes;
+  const std::uint64_t length = AlignUp(offset + bytes, kPageBytes) - begin;
+  void* copy = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (copy == MAP_FAILED) return;  // no memory: what is pinned may change, as it would have
+  std::memcpy(copy, data_ + begin, length);
+  mprotect(copy, length, PROT_READ);
+  if (mremap(copy, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, data_ + begin) == MAP_FAILED) {
+    munmap(copy, length);
+  }
 }
 
 absl::StatusOr<Region> Region::Open(const RegionOptions& options) {
@@ -385,6 +398,8 @@ absl::StatusOr<Region> Region::Map(UniqueFd fd, std::uint64_t bytes, bool writab
   region.data_ = *data;
   region.size_bytes_ = bytes;
   region.clients_write_ = writable;
+  const int seals = fcntl(fd.get(), F_GET_SEALS);
+  region.outlives_server_ = seals < 0 || (seals & F_SEAL_SHRINK) == 0;
   return region;
 }
 

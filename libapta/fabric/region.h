@@ -78,6 +78,11 @@ class Region {
   // look at them finds nothing, and does not fault.
   void Retire();
 
+  // Client of a file or a shared-memory object: its next memory server may write anywhere. Replaces
+  // the pages of this range with private copies at the same addresses, in one step for readers.
+  void KeepPrivately(std::uint64_t offset, std::uint64_t bytes);
+  bool outlives_server() const { return outlives_server_; }
+
   std::byte* data() const { return data_; }
   std::uint64_t size_bytes() const { return size_bytes_; }
   bool existed() const { return existed_; }  // opened, not made
@@ -105,6 +110,7 @@ class Region {
   std::uint64_t size_bytes_ = 0;
   bool existed_ = false;
   bool clients_write_ = false;
+  bool outlives_server_ = false;  // client: the region is no memfd
   Backing backing_;
   UniqueFd fd_;
   std::unique_ptr<Populator> populator_;

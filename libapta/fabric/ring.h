@@ -119,7 +119,11 @@ inline constexpr std::uint64_t kFenced = ~std::uint64_t{0};
 // `issued` is the invalidation word that a strict hit looks at. A node acknowledges cumulatively.
 template <template <class> class Atomic = std::atomic>
 struct InvalidationRing {
+#ifdef APTA_INVALIDATION_RECORDS  // the simulator makes rings overflow
+  static constexpr std::uint64_t kRecords = APTA_INVALIDATION_RECORDS;
+#else
   static constexpr std::uint64_t kRecords = 1024;
+#endif
 
   // Written by the home.
   alignas(kCacheLineBytes) Atomic<std::uint64_t> issued;

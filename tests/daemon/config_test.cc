@@ -334,6 +334,11 @@ TEST_F(ValidateTest, OnlyWhatThisVersionServes) {
     pool().coherence = mode;
     EXPECT_EQ(Fault(), "OK") << mode;
   }
+  pool().access = "trusted";
+  pool().backing = "file:/tmp/region";
+  EXPECT_THAT(Fault(), HasSubstr("access=trusted needs backing=memfd or hugetlb"));
+  pool().access = "isolated";
+  pool().backing = "memfd";
   pool().coherence = "eager";
   EXPECT_THAT(Fault(), HasSubstr("coherence=eager is none of strict, lazy, sync"));
   pool().coherence = "strict";

@@ -30,9 +30,8 @@ class OicTest : public ::testing::Test, public InvalidationGate, public RoundObs
   std::uint64_t Acknowledged(NodeId node) override { return acknowledged_[node]; }
   bool Holds(NodeId node, std::uint64_t extent) override { return holds_[node].contains(extent); }
   // RoundObserver
-  void OnAcknowledged(std::uint64_t key_hash, std::uint64_t) override {
-    completed_.push_back(key_hash);
-  }
+  void OnAcknowledged(const RoundSpec& round) override { completed_.push_back(round.key_hash); }
+  void OnOwes(NodeId node, bool owes) override { EXPECT_EQ(owes, oic_.owing().Contains(node)); }
   void OnReleased(std::uint64_t extent) override {
     EXPECT_TRUE(released_.insert(extent).second) << "released twice";
   }
@@ -118,19 +117,18 @@ TEST_F(OicTest, AWritersOwnRecordFreesMemoryAndConcernsNoObserver) {
   EXPECT_TRUE(released_.contains(128));
 }
 
-TEST_F(OicTest, OnlyRecordsOfOthersConcernTheScheduler) {
+TEST_F(OicTest, EveryRecordConcernsTheSchedulerThoseOfOwnPutsToo) {
   Round(1, 64, {3}, /*writer=*/3);
-  EXPECT_FALSE(oic_.Owes(3));
+  EXPECT_TRUE(oic_.Owes(3));
   EXPECT_EQ(oic_.Outstanding(3), 1u);
   Round(2, 128, {2, 3}, /*writer=*/2);
   Round(3, 192, {3}, /*writer=*/3);
-  EXPECT_TRUE(oic_.Owes(3));
-  EXPECT_FALSE(oic_.Owes(2));
-  Acknowledge(3, 1);
-  EXPECT_TRUE(oic_.Owes(3));
+  EXPECT_TRUE(oic_.Owes(2));
   Acknowledge(3, 2);
-  EXPECT_FALSE(oic_.Owes(3));
+  EXPECT_TRUE(oic_.Owes(3));
   EXPECT_FALSE(released_.contains(192));
+  Acknowledge(3, 3);
+  EXPECT_FALSE(oic_.Owes(3));
   Round(4, 256, {0, 3});
   oic_.ForgetNode(3);
   acknowledged_[3] = 0;

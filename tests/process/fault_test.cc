@@ -344,6 +344,28 @@ TEST_F(FileFaultTest, ObjectsOfAFileSurviveAnEndAndAKill) {
   }
 }
 
+// The next memory server knows nothing of what its predecessor's clients still read.
+TEST_F(FileFaultTest, PinnedObjectsStayAsTheyAreWhenTheNextMemoryServerReusesTheirExtents) {
+  for (const int end : {SIGTERM, SIGKILL}) {
+    Client client = ConnectTo(socket_, "reader");
+    const std::string old_value(3000, 'A');
+    ASSERT_TRUE(client.Put("pinned", AsBytes(old_value)).ok());
+    const Object pinned = *client.Get("pinned");
+    ASSERT_TRUE(client.Put("pinned", AsBytes(std::string(3000, 'B'))).ok());
+    aptad_->End(end);
+    // The client knows of the end when its calls fail.
+    ASSERT_TRUE(Eventually([&] { return !client.Get("pinned").ok(); }));
+    aptad_.reset();
+    aptad_.emplace(Flags());
+    Client writer = ConnectTo(socket_, "writer");
+    for (int i = 0; i < 500; ++i) {
+      ASSERT_TRUE(writer.Put(fmt::format("other-{}", i), AsBytes(std::string(3000, 'C'))).ok());
+    }
+    EXPECT_EQ(AsText(pinned.bytes()), old_value);
+    EXPECT_EQ(pinned.key(), "pinned");
+  }
+}
+
 TEST_F(FileFaultTest, ADamagedRegionIsRefusedWithOneLineAndLeftAsItIs) {
   aptad_->End(SIGTERM);
   aptad_.reset();

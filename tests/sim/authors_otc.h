@@ -116,6 +116,8 @@ inline constexpr OtcDifference kIntendedDifferences[] = {
      "a get in SI is served at once; theirs stalls it until the entry is freed"},
     {{OtcState::kSI, OtcEvent::kPutNoOthers, OtcState::kSA},
      "a put in SI commits at once; theirs stalls it until the entry is freed"},
+    {{OtcState::kSI, OtcEvent::kPutInvalidatesOthers, OtcState::kSA},
+     "as above; SI keeps its old sharers, who may read the version in place, and asks them again"},
     {{OtcState::kSI, OtcEvent::kNodeDead, OtcState::kSI},
      "a dead node leaves the round of the eviction; theirs has no failures"},
     {{OtcState::kSI, OtcEvent::kNodeDeadLast, OtcState::kI},

@@ -1,0 +1,351 @@
+// What simulated compute servers do: operations of their threads, driven through GETC and PUTC, and
+// the agent.
+
+#include <algorithm>
+#include <cstring>
+
+#include "fmt/format.h"
+#include "tests/sim/world.h"
+
+namespace apta::sim {
+
+using compute::Getc;
+using compute::Got;
+using compute::Putc;
+using fabric::ExtentHeader;
+using fabric::Op;
+using fabric::Reply;
+using fabric::Request;
+
+namespace {
+
+constexpr std::string_view kFunction = "function";
+
+// A payload that is one value all through, so that a mixture of two shows.
+std::string PayloadOf(std::uint64_t value, std::size_t words) {
+  std::string payload(words * sizeof(value), '\0');
+  for (std::size_t i = 0; i < words; ++i) {
+    std::memcpy(payload.data() + i * sizeof(value), &value, sizeof(value));
+  }
+  return payload;
+}
+
+}  // namespace
+
+// 0 and a failure when it is no value.
+std::uint64_t World::ReadValue(const ExtentHeader* header) {
+  std::uint64_t value = 0;
+  if (header->payload_bytes < sizeof(value) || header->payload_bytes % sizeof(value) != 0) {
+    Fail(fmt::format("a payload of {} bytes that nobody wrote", header->payload_bytes));
+    return 0;
+  }
+  std::memcpy(&value, header->payload(), sizeof(value));
+  for (std::uint64_t at = 0; at < header->payload_bytes; at += sizeof(value)) {
+    if (std::memcmp(header->payload() + at, &value, sizeof(value)) != 0) {
+      Fail(fmt::format("version {} is torn: value {} and another", header->version, value));
+      return 0;
+    }
+  }
+  return value;
+}
+
+void World::CheckHeld(Node* node) {
+  for (const Held& held : node->held) {
+    const ExtentHeader* header =
+        held.got.pinned ? held.got.pinned->header : held.got.copy->header();
+    if (ReadValue(header) != held.value) {
+      Fail(fmt::format("node {}: a pinned version changed: value {} became {}", node->index,
+                       held.value, ReadValue(header)));
+    }
+  }
+}
+
+void World::StartNode(Node* node) {
+  for (std::size_t i = 0; i < node->threads.size(); ++i) {
+    Thread* thread = &node->threads[i];
+    thread->lane = static_cast<std::uint16_t>(i);
+    const bool is_worker = profile_.functions && i == 0;
+    AtNode(Soon(), node, [this, node, thread, is_worker] {
+      if (is_worker) {
+        thread->on_reply = [this, node, thread](const Reply&) { AskForWork(node, thread); };
+        Send(node, thread, Op::kRegister, kFunction, "", fabric::FunctionLimits{}.Pack());
+      } else {
+        NextOperation(node, thread);
+      }
+    });
+  }
+  AtNode(Soon(), node, [this, node] { AgentTurn(node, false); });
+}
+
+// Applies what may be seen, drops what was held long enough, and comes again.
+void World::AgentTurn(Node* node, bool nudged) {
+  CheckHeld(node);
+  std::erase_if(node->held, [&](Held& held) {
+    if (held.until_ns > now_ns_) return false;
+    if (held.got.pinned) held.got.pinned->pin->Drop();
+    return true;
+  });
+  node->cache->ReleaseHolds();
+  node->cache->Apply(0, now_ns_);
+  if (node->cache->is_fenced()) {
+    LoseSession(node);
+    return;
+  }
+  if (nudged) return;
+  AtNode(now_ns_ + 2'000 + Random(40'000), node, [this, node] { AgentTurn(node, false); });
+}
+
+void World::NextOperation(Node* node, Thread* thread) {
+  if (operations_left_ == 0 || !outcome_.failure.empty()) return;
+  --operations_left_;
+  progress_ns_ = now_ns_;
+  MaybeFault();
+  if (!node->attached) return;  // it was this node
+  thread->busy = true;
+  thread->key_index = std::min(Random(profile_.keys), Random(profile_.keys));  // some are hot
+  thread->key = key_name_[thread->key_index];
+  const std::uint64_t dice = Random(100);
+  if (profile_.functions && dice < 15) {
+    BeginCall(node, thread);
+  } else if (dice < 65) {
+    BeginGet(node, thread);
+  } else if (dice < 88) {
+    BeginPut(node, thread, Operation::Kind::kPut);
+  } else if (dice < 94) {
+    BeginPut(node, thread, Operation::Kind::kConditionalPut);
+  } else {
+    BeginPut(node, thread, Operation::Kind::kDelete);
+  }
+}
+
+void World::EndOperation(Node* node, Thread* thread) {
+  thread->busy = false;
+  thread->get.reset();
+  thread->put.reset();
+  const TimeNs pause_ns = Chance(4) ? Random(20'000) : 50 + Random(1'000);
+  AtNode(now_ns_ + pause_ns, node, [this, node, thread] { NextOperation(node, thread); });
+}
+
+// --- gets
+
+void World::BeginGet(Node* node, Thread* thread) {
+  thread->record = history_.size();
+  history_.push_back({.kind = Operation::Kind::kGet,
+                      .client = static_cast<std::uint32_t>(node->index * 16 + thread->lane),
+                      .key = thread->key_index,
+                      .begin_ns = now_ns_,
+                      .end_ns = kNever});
+  is_void_.push_back(false);
+  compute::PinTable* table = node->pins->ThreadTable();
+  const std::uint64_t hash = key_hash_[thread->key_index];
+  const auto hit =
+      Getc::Find(node->cache.get(), hash, thread->key, table, [this] { return now_ns_; });
+  if (node->cache->is_fenced()) {
+    LoseSession(node);
+    return;
+  }
+  if (hit) {
+    Trace(fmt::format("n{} hits {} v{}", node->index, thread->key, hit->header->version));
+    EndGet(node, thread, Got{.pinned = *hit, .copy = nullptr}, true);
+    return;
+  }
+  thread->get =
+      std::make_unique<Getc>(node->cache.get(), hash, thread->key, table, profile_.copies);
+  AdvanceGet(node, thread, thread->get->Begin());
+}
+
+void World::AdvanceGet(Node* node, Thread* thread, Getc::Step step) {
+  switch (step) {
+    case Getc::Step::kAsk:
+      thread->on_reply = [this, node, thread](const Reply& reply) {
+        AdvanceGet(node, thread, thread->get->OnReply(reply));
+      };
+      Send(node, thread, Op::kGet, thread->key, "", thread->get->argument());
+      return;
+    case Getc::Step::kReadHeap: {
+      const TimeNs there_ns = node->to_home.VisibleAt(now_ns_, 64, false) + Random(200);
+      AtNode(there_ns, node, [this, node, thread] {
+        const Getc::Step found = thread->get->OnReadHeap();
+        AtNode(node->to_node.VisibleAt(now_ns_, 64, false) + Random(200), node,
+               [this, node, thread, found] { AdvanceGet(node, thread, found); });
+      });
+      return;
+    }
+    case Getc::Step::kFollow:
+      AtNode(Soon(), node, [this, node, thread] {
+        const bool has_ended = thread->get->fill().has_ended();
+        AdvanceGet(node, thread, has_ended ? thread->get->OnFillEnded() : Getc::Step::kFollow);
+      });
+      return;
+    case Getc::Step::kFound:
+      EndGet(node, thread, thread->get->Take(), true);
+      return;
+    case Getc::Step::kNotFound:
+      EndGet(node, thread, Got{}, false);
+      return;
+  }
+}
+
+void World::EndGet(Node* node, Thread* thread, Got got, bool found) {
+  Operation& record = history_[thread->record];
+  record.end_ns = now_ns_;
+  if (found) {
+    const ExtentHeader* header = got.pinned ? got.pinned->header : got.copy->header();
+    record.version = header->version;
+    record.value = ReadValue(header);
+  }
+  if (thread->invocation_ns) {
+    scheduled_.push_back({record.key, found ? record.version : 0, *thread->invocation_ns});
+  }
+  if (found && Chance(3)) {
+    node->held.push_back({std::move(got), record.value, now_ns_ + Random(200'000)});
+  } else if (got.pinned) {
+    got.pinned->pin->Drop();
+  }
+  if (!thread->invocation_ns) {
+    EndOperation(node, thread);
+    return;
+  }
+  thread->get.reset();
+  AtNode(Soon(), node, [this, node, thread] {
+    RunInvocation(node, thread, thread->invocation, *thread->invocation_ns);
+  });
+}
+
+// --- puts
+
+void World::BeginPut(Node* node, Thread* thread, Operation::Kind kind) {
+  thread->record = history_.size();
+  Operation record{.kind = kind,
+                   .client = static_cast<std::uint32_t>(node->index * 16 + thread->lane),
+                   .key = thread->key_index,
+                   .begin_ns = now_ns_,
+                   .end_ns = kNever};
+  std::uint64_t argument = fabric::kAnyVersion;
+  std::string payload;
+  if (kind != Operation::Kind::kDelete) {
+    record.value = ++next_value_;
+    const std::size_t words = Chance(6) ? 1 + Random(4'000) : 1 + Random(20);
+    payload = PayloadOf(record.value, words);
+  }
+  if (kind == Operation::Kind::kConditionalPut) {
+    // The latest version of the key that anybody got to know, or none.
+    for (const Operation& operation : history_) {
+      if (operation.key != record.key) continue;
+      record.expected = std::max(record.expected, operation.version);
+    }
+    if (Chance(4)) record.expected = 0;
+    argument = record.expected;
+  }
+  history_.push_back(record);
+  is_void_.push_back(false);
+  thread->put = std::make_unique<Putc>(node->cache.get(), key_hash_[thread->key_index]);
+  thread->on_reply = [this, node, thread](const Reply& reply) {
+    Operation& done = history_[thread->record];
+    done.end_ns = now_ns_;
+    if (reply.code == 0) {
+      done.version = reply.version;
+      if (Upholds(fabric::Rule::kOwnPutReplaces) || done.kind != Operation::Kind::kDelete) {
+        thread->put->OnReply(reply, profile_.copies);
+      }
+    } else if (reply.reason == fabric::Reason::kVersionMoved ||
+               reply.reason == fabric::Reason::kNoSuchObject) {
+      done.failed = true;
+    } else {
+      is_void_[thread->record] = true;  // no room: nothing happened
+    }
+    EndOperation(node, thread);
+  };
+  Send(node, thread, kind == Operation::Kind::kDelete ? Op::kDelete : Op::kPut, thread->key,
+       payload, argument);
+}
+
+// --- messages
+
+void World::Send(Node* node, Thread* thread, Op op, std::string_view key, std::string_view payload,
+                 std::uint64_t argument) {
+  Request request{};
+  request.op = op;
+  request.lane = thread->lane;
+  request.request_id = ++thread->request_id;
+  request.argument = argument;
+  request.key_bytes = static_cast<std::uint16_t>(key.size());
+  request.payload_bytes = payload.size();
+  if (key.size() + payload.size() <= fabric::kInlineBytes) {
+    std::copy(key.begin(), key.end(), reinterpret_cast<char*>(request.body));
+    std::copy(payload.begin(), payload.end(), reinterpret_cast<char*>(request.body + key.size()));
+  } else {
+    request.flags = fabric::kBodyStaged;
+    thread->upload.assign(key);
+    thread->upload.resize(fabric::StagedPayloadOffset(key.size()));
+    thread->upload += payload;
+    fabric::Lane* lane = node->port->lane(thread->lane);
+    lane->drained_bytes.store(0);
+    lane->staged_bytes.store(0);
+    StageMore(node, thread);
+  }
+  Trace(fmt::format("n{} -> home op{} {} #{}", node->index, static_cast<int>(op), key,
+                    request.request_id));
+  node->requests.emplace_back(
+      node->to_home.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload.size(), true), request);
+}
+
+// The upload in slices: a node may die between any two.
+void World::StageMore(Node* node, Thread* thread) {
+  fabric::Lane* lane = node->port->lane(thread->lane);
+  const std::uint64_t staged = lane->staged_bytes.load();
+  if (staged == thread->upload.size()) return;
+  const std::uint64_t slice =
+      std::min<std::uint64_t>({thread->upload.size() - staged, 1'000 + Random(20'000),
+                               fabric::kStagingBytes - staged % fabric::kStagingBytes,
+                               lane->drained_bytes.load() + fabric::kStagingBytes - staged});
+  std::memcpy(node->port->staging(thread->lane) + staged % fabric::kStagingBytes,
+              thread->upload.data() + staged, slice);
+  lane->staged_bytes.store(staged + slice);
+  AtNode(Soon(), node, [this, node, thread, id = thread->request_id] {
+    if (thread->request_id == id) StageMore(node, thread);
+  });
+}
+
+// --- functions
+
+void World::BeginCall(Node* node, Thread* thread) {
+  thread->on_reply = [this, node, thread](const Reply& reply) {
+    if (reply.extent_offset != 0) {
+      Request release{};
+      release.op = Op::kRelease;
+      release.lane = fabric::kNoLane;
+      release.argument = reply.extent_offset;
+      node->requests.emplace_back(now_ns_, release);
+    }
+    EndOperation(node, thread);
+  };
+  Send(node, thread, Op::kCall, kFunction, "input", 5'000'000);
+}
+
+void World::AskForWork(Node* node, Thread* thread) {
+  thread->busy = false;
+  thread->on_reply = [this, node, thread](const Reply& reply) {
+    if (reply.code != 0) return;
+    thread->busy = true;
+    thread->gets_left = 1 + static_cast<int>(Random(3));
+    const auto delivered = delivered_ns_.find({node->slot, thread->request_id});
+    RunInvocation(node, thread, reply.value[0], delivered->second);
+  };
+  Send(node, thread, Op::kReady, "", "", std::exchange(thread->invocation, 0));
+}
+
+void World::RunInvocation(Node* node, Thread* thread, std::uint64_t invocation, TimeNs started_ns) {
+  thread->invocation = invocation;
+  thread->invocation_ns = started_ns;
+  if (thread->gets_left-- > 0) {
+    thread->key_index = Random(profile_.keys);
+    thread->key = key_name_[thread->key_index];
+    BeginGet(node, thread);
+    return;
+  }
+  thread->invocation_ns.reset();
+  AskForWork(node, thread);
+}
+
+}  // namespace apta::sim

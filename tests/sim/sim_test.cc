@@ -1,0 +1,164 @@
+// The simulator over many seeds, over those that once failed, and with rules switched off.
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "fmt/format.h"
+#include "tests/sim/world.h"
+
+namespace apta::sim {
+namespace {
+
+using fabric::Rule;
+
+std::uint64_t Scaled(std::uint64_t count) {
+  const char* scale = std::getenv("APTA_TEST_SCALE");
+  const double factor = scale != nullptr ? std::atof(scale) : 1;
+  return std::max<std::uint64_t>(5,
+                                 static_cast<std::uint64_t>(static_cast<double>(count) * factor));
+}
+
+void ExpectHolds(const Profile& profile) {
+  const Outcome outcome = sim::Run(profile, 60);
+  if (outcome.failure.empty()) return;
+  std::string trace;
+  for (const std::string& line : outcome.trace) trace += line + "\n";
+  ADD_FAILURE() << trace << profile.Describe() << "\n"
+                << outcome.failure << "\nshrink it with: sim --first " << profile.seed
+                << " --seeds 1 --mode "
+                << fabric::kCoherenceNames[static_cast<std::size_t>(profile.mode)];
+}
+
+class ModeTest : public ::testing::TestWithParam<Coherence> {};
+
+TEST_P(ModeTest, EveryCheckHoldsForEverySeed) {
+  const std::uint64_t seeds = Scaled(500);
+  Outcome sum;
+  for (std::uint64_t seed = 1; seed <= seeds && !HasFailure(); ++seed) {
+    const Profile profile = ProfileOf(seed, GetParam());
+    const Outcome outcome = sim::Run(profile);
+    sum.operations += outcome.operations;
+    sum.kills += outcome.kills;
+    sum.stalls += outcome.stalls;
+    sum.scheduled_gets += outcome.scheduled_gets;
+    if (!outcome.failure.empty()) ExpectHolds(profile);
+  }
+  fmt::print("{} seeds, {} operations, {} kills, {} stalls, {} gets in functions\n", seeds,
+             sum.operations, sum.kills, sum.stalls, sum.scheduled_gets);
+  if (seeds >= 100) {  // the runs are what they are meant to be
+    EXPECT_GT(sum.operations, seeds * 100);
+    EXPECT_GT(sum.kills, seeds);
+    EXPECT_GT(sum.stalls, seeds);
+    EXPECT_GT(sum.scheduled_gets, seeds);
+  }
+}
+INSTANTIATE_TEST_SUITE_P(AllModes, ModeTest,
+                         ::testing::Values(Coherence::kStrict, Coherence::kLazy, Coherence::kSync,
+                                           Coherence::kVersioned, Coherence::kUncached),
+                         [](const auto& param) {
+                           return std::string(
+                               fabric::kCoherenceNames[static_cast<std::size_t>(param.param)]);
+                         });
+
+TEST(SimTest, OneSeedIsOneRun) {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    const Outcome first = sim::Run(ProfileOf(seed), 1'000'000);
+    const Outcome second = sim::Run(ProfileOf(seed), 1'000'000);
+    EXPECT_EQ(first.trace, second.trace) << seed;
+  }
+}
+
+// --- Seeds that found something, by what they found.
+
+// The node's reply was under way, another node had superseded the put and told it nothing, and the
+// scheduler did not count the record of the node's own put.
+TEST(SimTest, ANodeWhoseOwnPutIsUnderWayIsNotScheduled) {
+  ExpectHolds(ProfileOf(36, Coherence::kLazy));
+}
+// A put of a dead node committed later, and its answer went to the next process in the same slot.
+TEST(SimTest, APutThatWaitsWhenItsWriterDiesIsAnsweredToNobody) {
+  ExpectHolds(ProfileOf(563, Coherence::kSync));
+}
+// The record of an eviction names the version after the current one, which a put then was given.
+TEST(SimTest, TheAcknowledgementOfAnEvictionCommitsNoPut) {
+  ExpectHolds(ProfileOf(797, Coherence::kSync));
+}
+// Puts went on without the fenced node, which continued and hit what it had.
+TEST(SimTest, AFencedNodeThatContinuesHitsNothingInSync) {
+  ExpectHolds(ProfileOf(63, Coherence::kSync));
+}
+
+// --- Mutations: without a rule, the checks fail.
+
+struct Mutation {
+  Rule rule;
+  const char* name;
+  Coherence mode;
+};
+
+// Broken invariants may end the process, so each rule is broken in one of its own. Returns how many
+// seeds it took, 0 = it was not noticed.
+std::uint64_t SeedsToNotice(const Mutation& mutation, std::uint64_t limit) {
+  void* shared = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  auto* seed = new (shared) std::atomic<std::uint64_t>(1);
+  const pid_t child = fork();
+  if (child == 0) {
+    fabric::t_broken_rule = mutation.rule;
+    (void)!freopen("/dev/null", "w", stderr);
+    for (; *seed <= limit; ++*seed) {
+      if (!sim::Run(ProfileOf(*seed, mutation.mode)).failure.empty()) _exit(1);
+    }
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  const std::uint64_t seeds = *seed;
+  munmap(shared, 4096);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : seeds;
+}
+
+TEST(SimTest, WithEveryRuleNothingIsNoticed) {
+  EXPECT_EQ(SeedsToNotice({Rule::kNone, "", Coherence::kStrict}, 20), 0u);
+}
+
+// (Rule::kCheckAfterCopy is not among them: here nothing comes between a copy and the look after
+// it.)
+class MutationTest : public ::testing::TestWithParam<Mutation> {};
+
+TEST_P(MutationTest, IsNoticed) {
+  const std::uint64_t seeds = SeedsToNotice(GetParam(), 3'000);
+  EXPECT_NE(seeds, 0u) << "nothing failed without this rule";
+  fmt::print("noticed after {} seeds\n", seeds);
+}
+INSTANTIATE_TEST_SUITE_P(
+    WithoutTheRule, MutationTest,
+    ::testing::Values(
+        Mutation{Rule::kInvalidateBeforeCommit, "InvalidateBeforeCommit", Coherence::kStrict},
+        Mutation{Rule::kStrictLook, "StrictLook", Coherence::kStrict},
+        Mutation{Rule::kFillDelaysAck, "FillDelaysAck", Coherence::kStrict},
+        Mutation{Rule::kOvertakenFillNotCached, "OvertakenFillNotCached", Coherence::kLazy},
+        Mutation{Rule::kHoldBeforeAck, "HoldBeforeAck", Coherence::kStrict},
+        Mutation{Rule::kReleaseAfterAck, "ReleaseAfterAck", Coherence::kStrict},
+        Mutation{Rule::kReleaseAfterHold, "ReleaseAfterHold", Coherence::kStrict},
+        Mutation{Rule::kOwnPutReplaces, "OwnPutReplaces", Coherence::kLazy},
+        Mutation{Rule::kDropAllOnOverflow, "DropAllOnOverflow", Coherence::kStrict},
+        Mutation{Rule::kScheduleOnlyClean, "ScheduleOnlyClean", Coherence::kLazy},
+        Mutation{Rule::kEvictionInvalidates, "EvictionInvalidates", Coherence::kStrict},
+        Mutation{Rule::kFencedStaysQuarantined, "FencedStaysQuarantined", Coherence::kLazy},
+        Mutation{Rule::kFencedWord, "FencedWord", Coherence::kSync},
+        Mutation{Rule::kSyncWaits, "SyncWaits", Coherence::kSync},
+        Mutation{Rule::kUntrackedNotCached, "UntrackedNotCached", Coherence::kStrict},
+        Mutation{Rule::kAskBeforeHit, "AskBeforeHit", Coherence::kVersioned},
+        Mutation{Rule::kDeadOwesNothing, "DeadOwesNothing", Coherence::kStrict}),
+    [](const auto& param) { return param.param.name; });
+
+}  // namespace
+}  // namespace apta::sim

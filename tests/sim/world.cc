@@ -1,0 +1,430 @@
+// Time, the home's turns, links and faults.
+
+#include "tests/sim/world.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "fabric/hash.h"
+#include "fmt/format.h"
+
+namespace apta::sim {
+
+using fabric::Port;
+using fabric::Reply;
+using fabric::Request;
+
+namespace {
+
+// Ports are made once and cleared for each use: their staging areas are large, and rarely touched.
+class Ports {
+ public:
+  Port* Take() {
+    if (free_.empty()) {
+      all_.push_back(std::make_unique<Port>(*Port::Create(0, 1)));
+      return all_.back().get();
+    }
+    Port* port = free_.back();
+    free_.pop_back();
+    std::memset(static_cast<void*>(port->invalidations(0)), 0, sizeof(fabric::InvalidationRing<>));
+    std::memset(static_cast<void*>(port->holds()), 0, sizeof(fabric::HoldTable));
+    std::memset(static_cast<void*>(port->lane(0)), 0, sizeof(fabric::Lane) * fabric::kLanes);
+    return port;
+  }
+  void Give(Port* port) { free_.push_back(port); }
+
+ private:
+  std::vector<std::unique_ptr<Port>> all_;
+  std::vector<Port*> free_;
+};
+Ports g_ports;
+
+}  // namespace
+
+World::World(const Profile& profile, std::size_t trace_lines)
+    : profile_(profile),
+      random_(profile.seed * 0x9e37'79b9'7f4a'7c15u + 1),
+      operations_left_(profile.operations),
+      trace_lines_(trace_lines) {
+  for (std::uint64_t i = 0; i < profile_.keys; ++i) {
+    key_name_.push_back(fmt::format("key{}", i));
+    key_hash_.push_back(fabric::KeyHash(key_name_.back()));
+  }
+  state_before_.resize(profile_.keys);
+  touched_.resize(profile_.keys);
+  if (profile_.restart_every > 0) {
+    region_path_ = fmt::format("/dev/shm/apta-sim-{}-{}", getpid(), profile.seed);
+    std::filesystem::remove(region_path_);
+  }
+}
+
+World::~World() {
+  for (const auto& node : nodes_) Kill(node.get());
+  home_.reset();
+  pool_.reset();
+  for (Slot& slot : slots_) {
+    if (slot.port != nullptr) g_ports.Give(slot.port);
+  }
+  if (!region_path_.empty()) std::filesystem::remove(region_path_);
+}
+
+void World::At(TimeNs time_ns, Step step) {
+  events_.push({std::max(time_ns, now_ns_), ++last_order_, std::move(step)});
+}
+
+void World::AtNode(TimeNs time_ns, Node* node, Step step) {
+  At(time_ns, [this, node, incarnation = node->incarnation, step = std::move(step)] {
+    if (!node->attached || node->incarnation != incarnation) return;
+    if (node->stalled_until_ns > now_ns_) {
+      AtNode(node->stalled_until_ns + Random(500), node, step);
+      return;
+    }
+    step();
+  });
+}
+
+void World::Trace(const std::string& line) {
+  if (trace_lines_ == 0) return;
+  trace_.push_back(fmt::format("{:>9} {}", now_ns_, line));
+  if (trace_.size() > trace_lines_) trace_.pop_front();
+}
+
+void World::Fail(const std::string& what) {
+  if (outcome_.failure.empty()) outcome_.failure = fmt::format("at {} ns: {}", now_ns_, what);
+}
+
+// --- the home
+
+void World::OpenPool() {
+  PoolOptions options{
+      .name = "sim",
+      .bytes = 8 << 20,
+      .coherence = std::string(fabric::kCoherenceNames[static_cast<std::size_t>(profile_.mode)]),
+      .directory_entries = profile_.directory_entries,
+      .ack_deadline_ms = profile_.ack_deadline_ms};
+  if (!region_path_.empty()) options.backing = "file:" + region_path_;
+  absl::StatusOr<std::unique_ptr<daemon::Pool>> pool = daemon::Pool::Open(options, 1);
+  if (!pool.ok()) {
+    Fail(std::string(pool.status().message()));
+    return;
+  }
+  pool_ = *std::move(pool);
+}
+
+void World::StartHome() {
+  daemon::NodeGate* const gate = this;
+  home_.emplace(pool_.get(), 0, /*hosts_functions=*/true, gate);
+  ++home_incarnation_;
+  HomeTurn();
+}
+
+// One poll of the home's thread; it comes again after a while, as a thread does that shares a core.
+void World::HomeTurn() {
+  std::vector<Node*> order;
+  for (const auto& node : nodes_) {
+    if (node->attached && !node->fenced) order.push_back(node.get());
+  }
+  std::shuffle(order.begin(), order.end(), random_);
+  for (Node* node : order) {
+    for (int taken = 0; taken < 3; ++taken) {
+      if (node->fenced || node->requests.empty() || node->requests.front().first > now_ns_) break;
+      StepRequest(node);
+    }
+  }
+  NoteStates();
+  home_->Poll(now_ns_);
+  CheckTransitions("poll");
+  if (++turns_ % 64 == 0) CheckInvariants();
+  At(now_ns_ + 50 + Random(2'000), [this, incarnation = home_incarnation_] {
+    if (incarnation == home_incarnation_) HomeTurn();
+  });
+}
+
+void World::StepRequest(Node* node) {
+  const Request request = node->requests.front().second;
+  node->requests.pop_front();
+  NoteStates();
+  answered_ = 0;
+  const bool is_good = home_->Step(node->slot, request, now_ns_);
+  if (!is_good) Fail(fmt::format("the home refused a request of n{}", node->index));
+  // Invariant 1 of protocol.md: what concerns an object is answered in the same step, in every mode
+  // but sync, unless its payload is still on its way.
+  const bool concerns_object = request.op <= fabric::Op::kStat;
+  const bool is_whole = (request.flags & fabric::kBodyStaged) == 0;
+  if (concerns_object && is_whole && profile_.mode != Coherence::kSync && answered_ == 0) {
+    Fail(fmt::format("a request of n{} waits at the home", node->index));
+  }
+  CheckTransitions("step");
+}
+
+// --- processes
+
+void World::Attach(Node* node) {
+  NodeId slot = 0;
+  while (slots_[slot].port != nullptr) ++slot;
+  ++node->incarnation;
+  node->slot = slot;
+  node->attached = true;
+  node->fenced = false;
+  node->port = g_ports.Take();
+  slots_[slot] = {node->port, node};
+  node->issuer.emplace(node->port->invalidations(0));
+  node->pins = compute::PinDomain::Acquire();
+  node->cache = std::make_unique<compute::Cache>(pool_->share(0).index.view(), profile_.mode,
+                                                 profile_.cache_bytes, 1, node->port, node->pins,
+                                                 profile_.link.enabled());
+  const std::uint64_t link_seed = random_();
+  node->to_home = fabric::LinkDirection(profile_.link, link_seed);
+  node->to_node = fabric::LinkDirection(profile_.link, link_seed / 3);
+  node->threads.clear();
+  node->threads.resize(static_cast<std::size_t>(profile_.threads));
+  home_->AttachNode(slot);
+  Trace(fmt::format("n{} attaches as {}", node->index, slot));
+  StartNode(node);
+}
+
+// Its memory is gone with all that it had begun; the home learns of it a little later.
+void World::Kill(Node* node) {
+  if (!node->attached) return;
+  node->attached = false;
+  node->stalled_until_ns = 0;
+  node->requests.clear();
+  for (Held& held : node->held) {
+    if (held.got.pinned) held.got.pinned->pin->Drop();
+  }
+  node->held.clear();
+  for (Thread& thread : node->threads) {
+    thread.get.reset();
+    thread.put.reset();
+  }
+  node->cache.reset();
+  compute::PinDomain::Return(node->pins);
+  slots_[node->slot].node = nullptr;
+}
+
+void World::Forget(Node* node, NodeId slot, TimeNs after_ns) {
+  At(now_ns_ + after_ns, [this, slot, incarnation = home_incarnation_] {
+    if (incarnation != home_incarnation_) return;
+    NoteStates();
+    home_->ForgetNode(slot);
+    CheckTransitions("death");
+  });
+  At(now_ns_ + after_ns + Random(200'000), [this, node] {
+    if (!node->attached && outcome_.failure.empty()) Attach(node);
+  });
+}
+
+// The node has found that it was fenced: what it had under way ends unknown, it lets go of what it
+// reads, hangs up and comes back with an empty cache.
+void World::LoseSession(Node* node) {
+  CheckHeld(node);
+  const NodeId slot = node->slot;
+  Trace(fmt::format("n{} finds itself fenced", node->index));
+  Kill(node);
+  Forget(node, slot, Random(20'000));
+}
+
+void World::Restart() {
+  Trace("the memory server is killed");
+  ++outcome_.restarts;
+  for (const auto& node : nodes_) Kill(node.get());
+  ++home_incarnation_;
+  home_.reset();
+  pool_.reset();
+  for (Slot& slot : slots_) {
+    if (slot.port != nullptr) g_ports.Give(slot.port);
+    slot = {};
+  }
+  now_ns_ += Random(100'000);
+  OpenPool();
+  if (pool_ == nullptr) return;
+  StartHome();
+  for (const auto& node : nodes_) {
+    At(now_ns_ + Random(100'000), [this, node = node.get()] {
+      if (!node->attached) Attach(node);
+    });
+  }
+}
+
+void World::MaybeFault() {
+  Node* victim = nodes_[Random(nodes_.size())].get();
+  if (Chance(profile_.kill_every) && victim->attached) {
+    Trace(fmt::format("n{} is killed", victim->index));
+    ++outcome_.kills;
+    const NodeId slot = victim->slot;
+    Kill(victim);
+    Forget(victim, slot, 500 + Random(60'000));
+  } else if (Chance(profile_.stall_every) && victim->attached) {
+    const TimeNs stall_ns = Chance(3) ? Random(6'000'000) : Random(200'000);
+    Trace(fmt::format("n{} is stopped for {} ns", victim->index, stall_ns));
+    ++outcome_.stalls;
+    victim->stalled_until_ns = now_ns_ + stall_ns;
+  } else if (Chance(profile_.restart_every)) {
+    At(Soon(), [this] { Restart(); });
+  }
+}
+
+bool World::IsQuiet() const {
+  if (operations_left_ > 0) return false;
+  return std::all_of(nodes_.begin(), nodes_.end(), [&](const auto& node) {
+    return node->attached && node->held.empty() && node->requests.empty() &&
+           node->stalled_until_ns <= now_ns_ &&
+           std::none_of(node->threads.begin(), node->threads.end(),
+                        [](const Thread& thread) { return thread.busy; });
+  });
+}
+
+std::string World::WhoIsBusy() const {
+  std::string who;
+  for (const auto& node : nodes_) {
+    who += fmt::format("n{}: attached {} held {} requests {} ", node->index, node->attached,
+                       node->held.size(), node->requests.size());
+    for (const Thread& thread : node->threads) {
+      if (!thread.busy) continue;
+      who +=
+          fmt::format("lane {} waits for #{} of {}; ", thread.lane, thread.request_id, thread.key);
+    }
+  }
+  return who;
+}
+
+Outcome World::Run() {
+  OpenPool();
+  for (int i = 0; i < profile_.nodes && pool_ != nullptr; ++i) {
+    nodes_.push_back(std::make_unique<Node>());
+    nodes_.back()->index = i;
+  }
+  if (pool_ != nullptr) {
+    StartHome();
+    for (const auto& node : nodes_) Attach(node.get());
+  }
+  TimeNs quiet_since_ns = 0;
+  while (outcome_.failure.empty() && !events_.empty()) {
+    // const_cast: the queue gives no other way to move out of it.
+    Event event = std::move(const_cast<Event&>(events_.top()));
+    events_.pop();
+    now_ns_ = event.time_ns;
+    event.step();
+    if (now_ns_ > progress_ns_ + 100'000'000) Fail("it does not come to rest: " + WhoIsBusy());
+    if (!IsQuiet()) {
+      quiet_since_ns = 0;
+    } else if (quiet_since_ns == 0) {
+      quiet_since_ns = now_ns_;
+    } else if (now_ns_ - quiet_since_ns > 3'000'000) {  // agents have had their turns
+      break;
+    }
+  }
+  if (outcome_.failure.empty()) CheckEnd();
+  outcome_.operations = history_.size();
+  outcome_.scheduled_gets = scheduled_.size();
+  outcome_.trace.assign(trace_.begin(), trace_.end());
+  return outcome_;
+}
+
+// --- NodeGate
+
+World::Node* World::AtSlot(NodeId slot) {
+  Node* node = slots_[slot].node;
+  return node != nullptr && node->attached && node->slot == slot ? node : nullptr;
+}
+
+void World::Issue(NodeId slot, std::uint64_t sequence, const fabric::Invalidation& record) {
+  Node* node = AtSlot(slot);
+  if (node == nullptr) return;  // dead, and not known to be
+  fabric::Invalidation stamped = record;
+  if (profile_.link.enabled()) {
+    stamped.visible_at_ns = node->to_node.VisibleAt(now_ns_, sizeof(stamped), false);
+  }
+  Trace(fmt::format("home invalidates n{} #{} hash {:x} < v{}", node->index, sequence,
+                    record.key_hash & 0xffff, record.version));
+  ++issued_to_others_;
+  if (Upholds(fabric::Rule::kInvalidateBeforeCommit)) {
+    node->issuer->Issue(sequence, stamped);
+    return;
+  }
+  // Published when the home has long committed and answered.
+  At(now_ns_ + 3'000, [this, slot, incarnation = node->incarnation, sequence, stamped] {
+    Node* late = AtSlot(slot);
+    if (late != nullptr && late->incarnation == incarnation) late->issuer->Issue(sequence, stamped);
+  });
+}
+
+void World::IssueDropAll(NodeId slot, std::uint64_t sequence) {
+  Node* node = AtSlot(slot);
+  if (node == nullptr) return;
+  Trace(fmt::format("home tells n{} to drop all up to #{}", node->index, sequence));
+  ++outcome_.overflows;
+  ++issued_to_others_;
+  node->issuer->IssueDropAll(sequence);
+}
+
+std::uint64_t World::Acknowledged(NodeId slot) {
+  return slots_[slot].port->invalidations(0)->acknowledged.load();
+}
+
+bool World::Holds(NodeId slot, std::uint64_t extent) {
+  const fabric::HoldTable* holds = slots_[slot].port->holds();
+  if (holds->hold_everything.load() != 0) return true;
+  return std::any_of(std::begin(holds->extent_offset), std::end(holds->extent_offset),
+                     [&](const auto& held) { return held.load() == extent; });
+}
+
+void World::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_t payload_bytes) {
+  ++answered_;
+  Node* node = AtSlot(to.node);
+  if (node == nullptr || node->fenced || to.lane >= node->threads.size()) return;
+  Thread* thread = &node->threads[to.lane];
+  if (profile_.functions && to.lane == 0 && reply.code == 0) {
+    delivered_ns_[{to.node, to.request_id}] = now_ns_;
+  }
+  Trace(fmt::format("home -> n{} #{} code {} v{}", node->index, to.request_id, reply.code,
+                    reply.version));
+  TimeNs visible_ns = now_ns_;
+  if (profile_.link.enabled()) {
+    visible_ns = node->to_node.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload_bytes, false);
+  }
+  AtNode(visible_ns + 20 + Random(Chance(8) ? 20'000 : 300), node,
+         [thread, id = to.request_id, reply] {
+           if (thread->request_id == id && thread->on_reply) {
+             const auto on_reply = std::exchange(thread->on_reply, nullptr);
+             on_reply(reply);
+           }
+         });
+}
+
+std::uint64_t World::StagedBytes(NodeId slot, std::uint16_t lane) {
+  return slots_[slot].port->lane(lane)->staged_bytes.load();
+}
+const std::byte* World::Staging(NodeId slot, std::uint16_t lane) {
+  return slots_[slot].port->staging(lane);
+}
+void World::SetDrained(NodeId slot, std::uint16_t lane, std::uint64_t bytes) {
+  slots_[slot].port->lane(lane)->drained_bytes.store(bytes);
+}
+
+void World::Nudge(NodeId slot) {
+  Node* node = AtSlot(slot);
+  if (node == nullptr) return;
+  AtNode(now_ns_ + 2'000 + Random(40'000), node, [this, node] { AgentTurn(node, true); });
+}
+
+void World::Fence(NodeId slot, const daemon::FenceReason&) {
+  ++outcome_.fenced;
+  Node* node = AtSlot(slot);
+  if (node == nullptr) return;
+  Trace(fmt::format("home fences n{}", node->index));
+  node->fenced = true;
+  node->requests.clear();
+  node->issuer->Fence();
+  AtNode(now_ns_ + 5'000 + Random(100'000), node, [this, node] { LoseSession(node); });
+}
+
+void World::OnNodeForgotten(NodeId slot) {
+  g_ports.Give(slots_[slot].port);
+  slots_[slot] = {};
+}
+
+}  // namespace apta::sim

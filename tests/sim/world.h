@@ -1,0 +1,239 @@
+// The deterministic simulator: homes, caches, GETC, PUTC and the Executor Manager that ship, on
+// nodes and links of one thread in virtual time. One seed is one run, exactly repeatable.
+//
+// What is real: every controller on both sides, the pool and its object manager, the index, the
+// invalidation rings, hold tables and staging areas (in the memory of real ports), pins. What is
+// simulated: time, links, when each process gets to run, and what may befall a process.
+//
+// Faults are those that the protocol admits: a node is killed at any of its steps, or stopped and
+// continued; it is fenced; its invalidation ring overflows (the simulator is built with a short
+// one); the directory is too small; the memory server is killed and started on the same region.
+// Messages are late, and reordered where lanes and rings are independent, but never lost: between
+// two live processes nothing is.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <queue>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "apta/server.h"
+#include "compute/cache.h"
+#include "compute/getc.h"
+#include "compute/putc.h"
+#include "daemon/home.h"
+#include "fabric/coherence.h"
+#include "fabric/link.h"
+#include "fabric/port.h"
+#include "tests/sim/history.h"
+
+namespace apta::sim {
+
+using fabric::Coherence;
+using fabric::NodeId;
+using fabric::TimeNs;
+
+// What a run is made of; everything follows from the seed unless a test says otherwise.
+struct Profile {
+  std::uint64_t seed = 0;
+  Coherence mode = Coherence::kStrict;
+  int nodes = 3;
+  int threads = 2;  // of each node
+  std::uint64_t keys = 4;
+  int operations = 400;
+  LinkOptions link;
+  bool copies = false;  // Placement::kLocalCopy
+  std::uint64_t cache_bytes = 1 << 20;
+  std::uint64_t directory_entries = 0;
+  std::uint64_t ack_deadline_ms = 2;
+  // One in so many operations; 0 = never.
+  int kill_every = 0;
+  int stall_every = 0;
+  int restart_every = 0;
+  bool functions = false;
+
+  std::string Describe() const;
+};
+Profile ProfileOf(std::uint64_t seed, std::optional<Coherence> mode = std::nullopt);
+
+struct Outcome {
+  std::string failure;  // "" = every check held
+  std::size_t operations = 0;
+  std::size_t stale_gets = 0;      // outside functions; only lazy may have any
+  std::size_t scheduled_gets = 0;  // inside functions
+  std::size_t kills = 0, stalls = 0, fenced = 0, restarts = 0;
+  std::size_t evictions = 0, untracked = 0, overflows = 0;
+  std::vector<std::string> trace;  // the last messages before a failure, if asked for
+};
+
+// Runs one profile. `trace_lines`: how many of the last messages to keep.
+Outcome Run(const Profile& profile, std::size_t trace_lines = 0);
+// The smallest run found that still fails: fewer operations, nodes, keys, faults.
+Profile Shrink(const Profile& failing);
+
+// ---------------------------------------------------------------------------------------------
+
+class World : private daemon::NodeGate {
+ public:
+  World(const Profile& profile, std::size_t trace_lines);
+  ~World() override;
+  Outcome Run();
+
+ private:
+  // A version that a thread goes on reading after its get has returned.
+  struct Held {
+    compute::Got got;
+    std::uint64_t value;
+    TimeNs until_ns;
+  };
+  struct Node;
+  // A thread of a node: one operation at a time.
+  struct Thread {
+    std::uint16_t lane = 0;
+    bool busy = false;
+    std::size_t record = 0;               // of the operation under way, in history_
+    std::optional<TimeNs> invocation_ns;  // when the invocation that it runs was started
+    int gets_left = 0;                    // of that invocation
+    std::uint64_t invocation = 0;
+    std::unique_ptr<compute::Getc> get;
+    std::unique_ptr<compute::Putc> put;
+    std::string key;
+    std::uint64_t key_index = 0;
+    std::uint32_t request_id = 0;
+    std::function<void(const fabric::Reply&)> on_reply;
+    std::string upload;  // what is still to be staged
+  };
+  // A compute server. Killed, it comes back as another process.
+  struct Node {
+    int index = 0;
+    std::uint64_t incarnation = 0;
+    bool attached = false;
+    bool fenced = false;
+    NodeId slot = 0;
+    TimeNs stalled_until_ns = 0;
+    fabric::Port* port = nullptr;
+    compute::PinDomain* pins = nullptr;
+    std::unique_ptr<compute::Cache> cache;
+    std::optional<fabric::InvalidationIssuer<>> issuer;
+    fabric::LinkDirection to_home, to_node;
+    std::deque<std::pair<TimeNs, fabric::Request>> requests;  // visible from
+    std::vector<Thread> threads;
+    std::vector<Held> held;
+  };
+
+  // --- world.cc: time, the home, faults
+  using Step = std::function<void()>;
+  void At(TimeNs time_ns, Step step);
+  void AtNode(TimeNs time_ns, Node* node, Step step);  // when it runs then, and is the same process
+  std::uint64_t Random(std::uint64_t below) { return random_() % below; }
+  bool Chance(int one_in) { return one_in > 0 && Random(static_cast<std::uint64_t>(one_in)) == 0; }
+  void Trace(const std::string& line);
+  void Fail(const std::string& what);
+  void OpenPool();
+  void StartHome();
+  void HomeTurn();
+  void StepRequest(Node* node);
+  void Attach(Node* node);
+  void Kill(Node* node);
+  void LoseSession(Node* node);
+  void Forget(Node* node, NodeId slot, TimeNs after_ns);
+  void Restart();
+  void MaybeFault();
+  bool IsQuiet() const;
+  std::string WhoIsBusy() const;
+  Node* AtSlot(NodeId slot);
+  TimeNs Soon() { return now_ns_ + 20 + Random(400); }
+
+  // --- node.cc: what nodes do
+  void StartNode(Node* node);
+  void AgentTurn(Node* node, bool nudged);
+  void NextOperation(Node* node, Thread* thread);
+  void BeginGet(Node* node, Thread* thread);
+  void AdvanceGet(Node* node, Thread* thread, compute::Getc::Step step);
+  void EndGet(Node* node, Thread* thread, compute::Got got, bool found);
+  void BeginPut(Node* node, Thread* thread, Operation::Kind kind);
+  void EndOperation(Node* node, Thread* thread);
+  void BeginCall(Node* node, Thread* thread);
+  void AskForWork(Node* node, Thread* thread);
+  void RunInvocation(Node* node, Thread* thread, std::uint64_t invocation, TimeNs started_ns);
+  void Send(Node* node, Thread* thread, fabric::Op op, std::string_view key,
+            std::string_view payload, std::uint64_t argument);
+  void StageMore(Node* node, Thread* thread);
+  std::uint64_t ReadValue(const fabric::ExtentHeader* header);
+  void CheckHeld(Node* node);
+
+  // --- checks.cc
+  void CheckInvariants();
+  void CheckTransitions(const char* where);
+  void NoteStates();
+  void CheckEnd();
+  void CheckOwnWrites(const std::vector<Operation>& history);
+
+  // NodeGate
+  void Issue(NodeId node, std::uint64_t sequence, const fabric::Invalidation& record) override;
+  void IssueDropAll(NodeId node, std::uint64_t sequence) override;
+  std::uint64_t Acknowledged(NodeId node) override;
+  bool Holds(NodeId node, std::uint64_t extent) override;
+  void Answer(const scheduler::Waiter& to, const fabric::Reply& reply,
+              std::uint64_t payload_bytes) override;
+  std::uint64_t StagedBytes(NodeId node, std::uint16_t lane) override;
+  const std::byte* Staging(NodeId node, std::uint16_t lane) override;
+  void SetDrained(NodeId node, std::uint16_t lane, std::uint64_t bytes) override;
+  void Nudge(NodeId node) override;
+  void Fence(NodeId node, const daemon::FenceReason& reason) override;
+  void OnNodeForgotten(NodeId node) override;
+
+  struct Event {
+    TimeNs time_ns;
+    std::uint64_t order;
+    Step step;
+    bool operator>(const Event& other) const {
+      return time_ns != other.time_ns ? time_ns > other.time_ns : order > other.order;
+    }
+  };
+
+  const Profile profile_;
+  std::mt19937_64 random_;
+  TimeNs now_ns_ = 1'000'000;
+  std::uint64_t last_order_ = 0;
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
+  std::uint64_t turns_ = 0;
+  TimeNs progress_ns_ = now_ns_;  // when an operation began last
+
+  std::string region_path_;  // "" = a memfd
+  std::unique_ptr<daemon::Pool> pool_;
+  std::optional<daemon::Home> home_;
+  std::uint64_t home_incarnation_ = 0;
+  std::vector<std::unique_ptr<Node>> nodes_;
+  // By slot: its process, dead or alive, until the home has forgotten it. A dead one's port stays.
+  struct Slot {
+    fabric::Port* port = nullptr;
+    Node* node = nullptr;  // nullptr: dead
+  };
+  std::array<Slot, fabric::kMaxNodes> slots_;
+  std::map<std::pair<NodeId, std::uint32_t>, TimeNs> delivered_ns_;  // by worker's slot, request
+  int answered_ = 0;                                                 // since the last step
+
+  std::vector<Operation> history_;
+  std::vector<bool> is_void_;  // says nothing: by index in history_
+  std::vector<ScheduledGet> scheduled_;
+  std::vector<std::string> key_name_;
+  std::vector<std::uint64_t> key_hash_;
+  std::vector<int> state_before_;  // of the directory, by key
+  std::vector<bool> touched_;
+  int issued_to_others_ = 0;
+  std::uint64_t next_value_ = 0;
+  int operations_left_;
+  Outcome outcome_;
+  std::deque<std::string> trace_;
+  const std::size_t trace_lines_;
+};
+
+}  // namespace apta::sim
