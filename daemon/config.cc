@@ -1,6 +1,8 @@
 #include "daemon/config.h"
 
 #include <fmt/format.h>
+#include <grp.h>
+#include <pwd.h>
 #include <sys/un.h>
 
 #include <algorithm>
@@ -116,6 +118,12 @@ std::string PoolFault(const PoolOptions& pool) {
   if (pool.ack_deadline_ms < kMinAckDeadlineMs || pool.ack_deadline_ms > kMaxAckDeadlineMs) {
     return fmt::format("ack_deadline={}ms is not {}ms to {}ms", pool.ack_deadline_ms,
                        kMinAckDeadlineMs, kMaxAckDeadlineMs);
+  }
+  if (!pool.owner.empty() && getpwnam(pool.owner.c_str()) == nullptr) {
+    return fmt::format("owner={} is no user of this machine", pool.owner);
+  }
+  if (!pool.group.empty() && getgrnam(pool.group.c_str()) == nullptr) {
+    return fmt::format("group={} is no group of this machine", pool.group);
   }
   if (pool.mode > 0777) {
     return fmt::format("mode={:#o} is no file mode; at most 0777", pool.mode);

@@ -1,8 +1,10 @@
 // aptad: an embedded memory server with a command line, a log and an orderly end.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <pthread.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
@@ -46,6 +48,10 @@ std::string Describe(const apta::ServerOptions& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Where a standard stream is closed, the next socket would be taken for it.
+  int fd = 0;
+  while (fd >= 0 && fd <= STDERR_FILENO) fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  if (fd > STDERR_FILENO) close(fd);
   const sigset_t ending = BlockEndingSignals();
   std::signal(SIGPIPE, SIG_IGN);  // a client that is gone is an error of one send, not our end
 

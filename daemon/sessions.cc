@@ -197,6 +197,11 @@ absl::Status Sessions::Attach(const Hello& hello, UniqueFd* socket) {
   }
   const std::string_view name = fabric::FieldText(hello.node);
   if (name.empty()) return absl::InvalidArgumentError("the node's name is empty");
+  // It goes into our log, and onto people's terminals.
+  if (std::any_of(name.begin(), name.end(),
+                  [](char c) { return c == 127 || (c >= 0 && c < 32); })) {
+    return absl::InvalidArgumentError("the node's name holds a control character");
+  }
   if (absl::Status access = CheckAccess(socket->get(), (*pool)->options()); !access.ok()) {
     return access;
   }

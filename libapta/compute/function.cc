@@ -205,7 +205,7 @@ void HostState::Work(Session* session) {
     if (reply->code != 0) {
       if (finished == 0) return;
       // There was no room for the result: say at least that.
-      result = absl::Status(static_cast<absl::StatusCode>(reply->code), absl::string_view());
+      result = fabric::MakeStatus(*reply, "the function's result");
       continue;
     }
     finished = reply->value[0];

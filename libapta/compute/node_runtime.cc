@@ -95,8 +95,9 @@ absl::Status NodeRuntime::WhyNot() const {
     return absl::FailedPreconditionError(
         "this Client was made before fork(); connect a new one in the child");
   }
-  return absl::UnavailableError(
-      fmt::format("the memory server at {} is gone; trying to reach it again", socket_));
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!sessions_.empty()) return sessions_.back()->Ended();
+  return absl::UnavailableError(fmt::format("the Client of {} is closed", socket_));
 }
 
 Session* NodeRuntime::AwaitSession(const Session* old, fabric::TimeNs timeout_ns) {

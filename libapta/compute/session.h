@@ -88,6 +88,7 @@ class Session {
   void HangUp();
   // Applies what has been issued, on the agent's thread; returns whether there was something.
   bool ApplyInBackground();
+  absl::Status Ended() const;  // why it has failed
   bool has_failed() const { return failed_.load(std::memory_order_acquire); }
   // Whether Objects of this session live. Makes the last drop ring wake_fd().
   bool IsPinned() { return !pins_->WatchAll().empty(); }
@@ -129,7 +130,6 @@ class Session {
   absl::Status UploadRest(int shard, int lane, const Question& question, std::uint64_t staged);
   std::uint64_t StageSome(int lane, const Question& question, std::uint64_t from, std::uint64_t to);
   absl::Status AwaitReply(int lane, std::uint32_t request_id, fabric::TimeNs timeout_ns);
-  absl::Status Ended() const;
   void EndReading();
   void KeepPinned();
 

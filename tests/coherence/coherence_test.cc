@@ -283,8 +283,9 @@ TEST_P(CoherenceTest, ProcessesThatAreStoppedAndKilledSeeOneMemory) {
 INSTANTIATE_TEST_SUITE_P(Modes, CoherenceTest,
                          ::testing::Values(Mode{"Strict", "strict"},
                                            Mode{"StrictOverThreeShards", "strict", false, 3},
-                                           Mode{"Lazy", "lazy", true}, Mode{"Sync", "sync"},
-                                           Mode{"Versioned", "versioned"},
+                                           Mode{"Lazy", "lazy", true},
+                                           Mode{"LazyOverThreeShards", "lazy", true, 3},
+                                           Mode{"Sync", "sync"}, Mode{"Versioned", "versioned"},
                                            Mode{"Uncached", "uncached"}),
                          [](const auto& mode) { return std::string(mode.param.name); });
 

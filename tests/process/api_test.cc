@@ -467,6 +467,27 @@ TEST_F(ApiTest, OptionsThatCannotBeRightAreRefused) {
   EXPECT_TRUE(absl::IsUnavailable(nobody)) << nobody;
 }
 
+// Far memory, without far memory: the same answers, from copies of this process's own.
+TEST_F(ApiTest, AClientThatReadsFromCopiesSeesEveryPutAndKeepsWhatItReads) {
+  auto reader = Client::Connect({.socket = socket(), .placement = Placement::kLocalCopy});
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  std::vector<Object> kept;
+  for (int i = 0; i < 50; ++i) {
+    const std::string value(static_cast<std::size_t>(i * 997), static_cast<char>('a' + i % 26));
+    ASSERT_TRUE(client_.Put("key", AsBytes(value)).ok());
+    for (int again = 0; again < 2; ++again) {
+      absl::StatusOr<Object> got = reader->Get("key");
+      ASSERT_TRUE(got.ok()) << got.status();
+      EXPECT_EQ(AsText(got->bytes()), value);
+      kept.push_back(*got);
+    }
+  }
+  for (std::size_t i = 0; i < kept.size(); ++i) EXPECT_EQ(kept[i].size(), i / 2 * 997);
+  EXPECT_EQ(reader->stats().placement, Placement::kLocalCopy);
+  EXPECT_EQ(reader->stats().hits, 50u);
+  EXPECT_EQ(client_.stats().placement, Placement::kInPlace) << "this memory is near";
+}
+
 TEST_F(ApiTest, EverySlotCanBeTakenAndNoMore) {
   std::vector<Client> clients;
   absl::StatusOr<Client> next = absl::UnknownError("");

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <new>
 #include <string>
@@ -41,6 +42,7 @@ class ModeTest : public ::testing::TestWithParam<Coherence> {};
 
 TEST_P(ModeTest, EveryCheckHoldsForEverySeed) {
   const std::uint64_t seeds = Scaled(500);
+  const auto began = std::chrono::steady_clock::now();
   Outcome sum;
   for (std::uint64_t seed = 1; seed <= seeds && !HasFailure(); ++seed) {
     const Profile profile = ProfileOf(seed, GetParam());
@@ -51,8 +53,11 @@ TEST_P(ModeTest, EveryCheckHoldsForEverySeed) {
     sum.scheduled_gets += outcome.scheduled_gets;
     if (!outcome.failure.empty()) ExpectHolds(profile);
   }
-  fmt::print("{} seeds, {} operations, {} kills, {} stalls, {} gets in functions\n", seeds,
-             sum.operations, sum.kills, sum.stalls, sum.scheduled_gets);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
+  fmt::print(
+      "{} seeds ({:.0f} a second), {} operations, {} kills, {} stalls, {} gets in functions\n",
+      seeds, static_cast<double>(seeds) / seconds.count(), sum.operations, sum.kills, sum.stalls,
+      sum.scheduled_gets);
   if (seeds >= 100) {  // the runs are what they are meant to be
     EXPECT_GT(sum.operations, seeds * 100);
     EXPECT_GT(sum.kills, seeds);

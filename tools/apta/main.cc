@@ -1,4 +1,5 @@
 // apta: the command line of Āpta.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -11,6 +12,10 @@
 #include "tools/apta/output.h"
 
 int main(int argc, char** argv) {
+  // Where a standard stream is closed, the next socket would be taken for it.
+  int fd = 0;
+  while (fd >= 0 && fd <= STDERR_FILENO) fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  if (fd > STDERR_FILENO) close(fd);
   std::signal(SIGPIPE, SIG_IGN);  // a reader that is gone is seen by Output
   const auto arguments = apta::tool::ParseArguments(argc, argv);
   if (!arguments.ok()) {
