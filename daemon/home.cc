@@ -223,25 +223,30 @@ int Home::Poll(TimeNs now_ns) {
 }
 
 void Home::NudgeOwing() {
-  oic_.owing().ForEach([&](NodeId node) { AskForAcknowledgements(node); });
+  oic_.owing().ForEach([&](NodeId node) { Ask(node); });
+}
+
+// For the scheduler: once for what is owed now, to whichever home.
+void Home::AskForAcknowledgements(NodeId node) {
+  std::uint64_t owed = 0;
+  for (int shard = 0; shard < pool_->shards(); ++shard) {
+    owed += pool_->share(shard).owes[node].load(std::memory_order_acquire);
+  }
+  if (owed == 0 || owed == node_[node].nudged_for) return;
+  node_[node].nudged_for = owed;
+  gate_->Nudge(node);
 }
 
 // To any home of the pool: an object that a function reads may live on any shard.
 bool Home::OwesAcknowledgement(NodeId node) const {
   if (!fabric::Upholds(fabric::Rule::kScheduleOnlyClean)) return false;
   for (int shard = 0; shard < pool_->shards(); ++shard) {
-    if (pool_->share(shard).owes[node].load(std::memory_order_acquire)) return true;
+    if (pool_->share(shard).owes[node].load(std::memory_order_acquire) != 0) return true;
   }
   return false;
 }
 
-void Home::AskForAcknowledgements(NodeId node) {
-  if (!oic_.Owes(node)) {  // another shard's
-    if (now_ns_ - node_[node].asked_for_others_ns < kQueuedPollNs) return;
-    node_[node].asked_for_others_ns = now_ns_;
-    gate_->Nudge(node);
-    return;
-  }
+void Home::Ask(NodeId node) {
   if (node_[node].nudged_at == oic_.Issued(node)) return;
   node_[node].nudged_at = oic_.Issued(node);
   gate_->Nudge(node);
@@ -268,7 +273,7 @@ void Home::CheckDebt(NodeId node) {
   const TimeNs silent_ns = owes ? now_ns_ - std::min(now_ns_, oic_.OwingSince(node)) : 0;
   const std::uint64_t held_bytes = oic_.HeldBytesOf(node);
   if (owes && (silent_ns >= ack_deadline_ns_ / 4 || held_bytes > quota_bytes_ / 2)) {
-    AskForAcknowledgements(node);
+    Ask(node);
   }
   if (held_bytes <= quota_bytes_) {
     state.over_quota_since_ns = 0;

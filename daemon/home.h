@@ -135,7 +135,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
     std::vector<Draft> drafts;          // of kCreate
     std::vector<std::uint64_t> lent;    // extents that replies lent
     std::uint64_t nudged_at = 0;        // invalidations issued when it was last nudged
-    TimeNs asked_for_others_ns = 0;     // when it was last nudged for another shard's sake
+    std::uint64_t nudged_for = 0;       // as nudged_at, of all shards, for the scheduler
     std::uint64_t uploading_lanes = 0;  // bit per lane
     TimeNs over_quota_since_ns = 0;     // 0 = it is not
     bool is_fenced = false;
@@ -171,6 +171,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void Finish(const Change& change);
   void RunDeferred();
   void EvictCold(std::uint64_t served_key_hash);
+  void Ask(NodeId node);  // once for what it owes this home now
   void CheckDebts();
   void CheckDebt(NodeId node);
   void EndRequestsOf(NodeId node);
@@ -182,10 +183,10 @@ class Home final : private RoundObserver, private scheduler::Environment {
 
   // RoundObserver
   void OnAcknowledged(const RoundSpec& round) override;
-  void OnOwes(NodeId node, bool owes) override {
+  void OnOwes(NodeId node, std::uint64_t sequence) override {
     // Release: set before the put is answered, so that a call that its writer makes next finds it;
     // partner: the acquire in OwesAcknowledgement.
-    share_->owes[node].store(owes, std::memory_order_release);
+    share_->owes[node].store(sequence, std::memory_order_release);
   }
   void OnReleased(std::uint64_t extent) override;
 

@@ -47,8 +47,7 @@ void Oic::ForgetNode(NodeId node) {
   const NodeSet gone = NodeSet::Of(node);
   answering_.Remove(gone);
   present_.Remove(gone);
-  owing_.Remove(gone);
-  observer_->OnOwes(node, false);
+  OwesNothing(node);
   if (!Upholds(Rule::kDeadOwesNothing)) return;
   for (RoundIndex index = 0; index < round_.size(); ++index) {
     Round& round = round_[index];
@@ -90,23 +89,18 @@ void Oic::IssueRound(const RoundSpec& spec, TimeNs now_ns) {
   waiting.ForEach([&](NodeId node) { IssueTo(node, index, now_ns); });
 }
 
-void Oic::SetOwing(NodeId node, bool owes) {
-  if (owing_.Contains(node) == owes) return;
-  if (owes) {
-    owing_.Add(node);
-  } else {
-    owing_.Remove(node);
-  }
-  observer_->OnOwes(node, owes);
+void Oic::OwesNothing(NodeId node) {
+  owing_.Remove(node);
+  observer_->OnOwes(node, 0);
 }
 
-// Model rule: OVERFLOW_MARK
 void Oic::IssueTo(NodeId node, RoundIndex index, TimeNs now_ns) {
   Node& state = node_[node];
   const RoundSpec& spec = round_[index].spec;
   if (state.issued == state.acked) state.owing_since_ns = now_ns;
   const std::uint64_t sequence = ++state.issued;
-  SetOwing(node, true);
+  owing_.Add(node);
+  observer_->OnOwes(node, sequence);
   // Invariant 1; and once a mark is out, later records follow only when it was acknowledged, so
   // that "everything up to s" stays one mark.
   const bool room = sequence - state.acked <= kRecords && state.acked >= state.drop_all;
@@ -169,7 +163,7 @@ int Oic::Acknowledge(NodeId node, std::uint64_t sequence, TimeNs now_ns) {
   const bool passed_mark = state.acked < state.drop_all && sequence >= state.drop_all;
   state.acked = sequence;
   state.owing_since_ns = now_ns;
-  if (sequence == state.issued) SetOwing(node, false);
+  if (sequence == state.issued) OwesNothing(node);
   int moved = 0;
   // The node has dropped its whole cache: it is out of every round whose record the mark replaced.
   if (passed_mark) {

@@ -66,8 +66,8 @@ class RoundObserver {
   // A round that counts: all nodes but the writer and the fenced have acknowledged; of an eviction:
   // and nobody reads the extent any more. REQUIRES of the callee: issues no round.
   virtual void OnAcknowledged(const RoundSpec& round) = 0;
-  // The node begins or ceases to owe acknowledgements to this home.
-  virtual void OnOwes(NodeId node, bool owes) = 0;
+  // The node owes acknowledgements up to `sequence` to this home; 0 = none.
+  virtual void OnOwes(NodeId node, std::uint64_t sequence) = 0;
   // Nobody can read the extent any more.
   virtual void OnReleased(std::uint64_t extent) = 0;
 };
@@ -136,7 +136,7 @@ class Oic {
   };
 
   void IssueTo(NodeId node, RoundIndex index, fabric::TimeNs now_ns);
-  void SetOwing(NodeId node, bool owes);
+  void OwesNothing(NodeId node);
   int Acknowledge(NodeId node, std::uint64_t sequence, fabric::TimeNs now_ns);
   void AcknowledgeRound(RoundIndex index, NodeId node);
   void LetGo(Round* round, NodeId node);

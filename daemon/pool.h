@@ -34,8 +34,9 @@ struct HeapShare {
   fabric::IndexWriter index;
   std::atomic<std::uint64_t> live_objects{0};
   std::atomic<std::uint64_t> used_bytes{0};  // of `objects`, published by the shard
-  // Nodes that owe this shard's home acknowledgements: what the scheduler, on another shard, asks.
-  std::array<std::atomic<bool>, fabric::kMaxNodes> owes{};
+  // Up to which sequence a node owes this shard's home acknowledgements, 0 = none: what the
+  // scheduler, on another shard, asks.
+  std::array<std::atomic<std::uint64_t>, fabric::kMaxNodes> owes{};
   std::atomic<std::uint64_t> held_bytes{0};  // of old versions that nodes have not released
 
  private:

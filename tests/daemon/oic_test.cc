@@ -31,7 +31,10 @@ class OicTest : public ::testing::Test, public InvalidationGate, public RoundObs
   bool Holds(NodeId node, std::uint64_t extent) override { return holds_[node].contains(extent); }
   // RoundObserver
   void OnAcknowledged(const RoundSpec& round) override { completed_.push_back(round.key_hash); }
-  void OnOwes(NodeId node, bool owes) override { EXPECT_EQ(owes, oic_.owing().Contains(node)); }
+  void OnOwes(NodeId node, std::uint64_t sequence) override {
+    EXPECT_EQ(sequence != 0, oic_.owing().Contains(node));
+    if (sequence != 0) EXPECT_EQ(sequence, oic_.Issued(node));
+  }
   void OnReleased(std::uint64_t extent) override {
     EXPECT_TRUE(released_.insert(extent).second) << "released twice";
   }
