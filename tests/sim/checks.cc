@@ -99,7 +99,14 @@ void World::CheckTransitions(const char* where) {
 void World::CheckEnd() {
   CheckInvariants();
   if (home_->oic().open_rounds() != 0) {
-    Fail(fmt::format("{} rounds are open, and everybody is quiet", home_->oic().open_rounds()));
+    std::string who;
+    for (const auto& node : nodes_) {
+      who += fmt::format("; n{}: issued {}, owes {}, holds {}, current {}", node->index,
+                         home_->oic().Issued(node->slot), home_->oic().Outstanding(node->slot),
+                         node->port->holds()->used.load(), node->cache->IsCurrent(0));
+    }
+    Fail(fmt::format("{} rounds are open, and everybody is quiet{}", home_->oic().open_rounds(),
+                     who));
   }
   const std::uint64_t held = home_->oic().held_bytes();
   if (held != 0) Fail(fmt::format("{} bytes are held, and nobody reads them", held));

@@ -261,7 +261,7 @@ void World::MaybeFault() {
     const TimeNs stall_ns = Chance(3) ? Random(6'000'000) : Random(200'000);
     Trace(fmt::format("n{} is stopped for {} ns", victim->index, stall_ns));
     ++outcome_.stalls;
-    victim->stalled_until_ns = now_ns_ + stall_ns;
+    victim->stalled_until_ns = std::max(victim->stalled_until_ns, now_ns_ + stall_ns);
   } else if (Chance(profile_.restart_every)) {
     At(Soon(), [this] { Restart(); });
   }
