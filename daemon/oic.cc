@@ -94,6 +94,7 @@ void Oic::OwesNothing(NodeId node) {
   observer_->OnOwes(node, 0);
 }
 
+// Model rule: OVERFLOW_MARK
 void Oic::IssueTo(NodeId node, RoundIndex index, TimeNs now_ns) {
   Node& state = node_[node];
   const RoundSpec& spec = round_[index].spec;

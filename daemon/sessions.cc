@@ -54,6 +54,13 @@ absl::StatusOr<ucred> PeerCredentials(int socket) {
   return peer;
 }
 
+// A node's name may be any bytes; in the log it stays within its line.
+std::string Printable(std::string name) {
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return c == 127 || (c >= 0 && c < 32); }, '?');
+  return name;
+}
+
 }  // namespace
 
 absl::Status CheckPoolAccess(const PoolOptions& pool, uid_t peer_uid,
@@ -197,11 +204,6 @@ absl::Status Sessions::Attach(const Hello& hello, UniqueFd* socket) {
   }
   const std::string_view name = fabric::FieldText(hello.node);
   if (name.empty()) return absl::InvalidArgumentError("the node's name is empty");
-  // It goes into our log, and onto people's terminals.
-  if (std::any_of(name.begin(), name.end(),
-                  [](char c) { return c == 127 || (c >= 0 && c < 32); })) {
-    return absl::InvalidArgumentError("the node's name holds a control character");
-  }
   if (absl::Status access = CheckAccess(socket->get(), (*pool)->options()); !access.ok()) {
     return access;
   }
@@ -296,7 +298,7 @@ void Sessions::OnForgotten(NodeId node) {
 void Sessions::OnHostile(NodeId node) {
   if (session_[node] == nullptr || session_[node]->has_ended) return;
   spdlog::warn("node {} ({}, pid {}): cut off after {} requests that make no sense", node,
-               session_[node]->name, session_[node]->pid, Shard::kMaxBadRequests);
+               Printable(session_[node]->name), session_[node]->pid, Shard::kMaxBadRequests);
   End(node);
 }
 
@@ -312,7 +314,8 @@ void Sessions::OnFenced(NodeId node, const FenceReason& reason) {
                         reason.allowed_silent_ns / 1'000'000)
           : fmt::format("held {} of old versions (node_quota {})", FormatBytes(reason.held_bytes),
                         FormatBytes(reason.allowed_bytes));
-  spdlog::warn("node {} ({}, pid {}): fenced: it {}", node, session->name, session->pid, why);
+  spdlog::warn("node {} ({}, pid {}): fenced: it {}", node, Printable(session->name), session->pid,
+               why);
   for (const auto& shard : shards_) {
     Shard* target = shard.get();
     target->Post([target, node] { target->FenceNode(node); });
