@@ -11,8 +11,8 @@
 //   3. Buckets are linked and never unlinked while the memory server runs.
 //   4. A reader that is no registered sharer may look at memory that is being reused: it checks
 //      every offset, copies, and then checks slot and version again before it believes anything.
-//      The home's part: a header's version is 0 from before its first byte changes until it is
-//      whole, and a version is never used twice.
+//      The home's part: a header's version is 0 from the release of its extent until the next one
+//      there is whole, and a version is never used twice.
 #pragma once
 
 #include <atomic>

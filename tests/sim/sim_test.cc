@@ -101,6 +101,12 @@ TEST(SimTest, AFencedNodeThatContinuesHitsNothingInSync) {
   ExpectHolds(ProfileOf(63, Coherence::kSync));
 }
 
+// The extent of a superseded version was cut into others, one of which began in its middle: its
+// header stood, and its copy was torn.
+TEST(SimTest, AReleasedVersionIsNotTakenForWholeWhenItsMiddleIsReused) {
+  ExpectHolds(ProfileOf(5596, Coherence::kVersioned));
+}
+
 // --- Mutations: without a rule, the checks fail.
 
 struct Mutation {
