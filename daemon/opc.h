@@ -6,9 +6,8 @@
 // Invariants
 //   1. Until Commit no index slot names the extent. (Pools of durability `none` are the only ones
 //      served; durability classes add their promise before the commit store, nothing after it.)
-//   2. A header's version is 0 from its extent's release until the next one at its place is
-//      whole, so
-//      that an unregistered reader of a reused extent notices (index.h, invariant 4).
+//   2. A header's version is 0 from its extent's release until the next one at its place is whole:
+//      an unregistered reader of a reused extent notices (index.h, invariant 4).
 //   3. Versions are strictly increasing over the pool's whole life.
 #pragma once
 
