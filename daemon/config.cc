@@ -230,12 +230,12 @@ absl::Status SetServerOption(std::string_view key, std::string_view value, Serve
 }
 
 absl::Status SetPoolOption(std::string_view key, std::string_view value, PoolOptions* options) {
-  if (key == "bytes") {
+  if (key == "bytes" || key == "node_quota") {
     const auto bytes = ParseBytes(value);
     if (!bytes.ok()) {
-      return absl::InvalidArgumentError(fmt::format("bytes: {}", Message(bytes.status())));
+      return absl::InvalidArgumentError(fmt::format("{}: {}", key, Message(bytes.status())));
     }
-    options->bytes = *bytes;
+    (key == "bytes" ? options->bytes : options->node_quota_bytes) = *bytes;
     return absl::OkStatus();
   }
   if (key == "directory_entries") {
@@ -254,14 +254,6 @@ absl::Status SetPoolOption(std::string_view key, std::string_view value, PoolOpt
           fmt::format("ack_deadline={} is no time; write ms, s or m, such as 2s", value));
     }
     options->ack_deadline_ms = static_cast<std::uint64_t>(absl::ToInt64Milliseconds(deadline));
-    return absl::OkStatus();
-  }
-  if (key == "node_quota") {
-    const auto bytes = ParseBytes(value);
-    if (!bytes.ok()) {
-      return absl::InvalidArgumentError(fmt::format("node_quota: {}", Message(bytes.status())));
-    }
-    options->node_quota_bytes = *bytes;
     return absl::OkStatus();
   }
   if (key == "mode") {
