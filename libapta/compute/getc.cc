@@ -16,7 +16,9 @@ Getc::~Getc() {
   if (got_.pinned) got_.pinned->pin->Drop();
 }
 
-Getc::Step Getc::Begin() {
+Getc::Step Getc::Begin(bool home_sleeps) {
+  was_unregistered_ = home_sleeps && cache_->mode() != Coherence::kUncached;
+  if (was_unregistered_) return Step::kReadHeap;
   switch (cache_->mode()) {
     case Coherence::kStrict:
     case Coherence::kLazy:
@@ -56,22 +58,17 @@ Getc::Step Getc::OnReply(const Reply& reply) {
   }
   const bool is_untracked = (reply.value[0] & fabric::kUntracked) != 0 &&
                             fabric::Upholds(fabric::Rule::kUntrackedNotCached);
+  if (is_untracked) {
+    AbandonFill();  // followers ask for themselves: nobody will tell them when it is stale
+    return OnReadHeap();
+  }
   Cache::Place place = reply.extent_offset;
-  if (is_untracked || copies_) {
-    PrivateCopy::Owner copy =
-        PrivateCopy::Make(cache_->view(), reply.extent_offset, reply.version, key_);
+  if (copies_) {
+    PrivateCopy::Owner copy = PrivateCopy::Make(
+        cache_->view(), {.extent = reply.extent_offset, .version = reply.version}, key_);
     if (copy == nullptr) {  // superseded, and its extent in use again; or another key's
       AbandonFill();
       return Begin();
-    }
-    if (is_untracked) {
-      AbandonFill();  // followers ask for themselves: nobody will tell them when it is stale
-      if (cache_->mode() == Coherence::kVersioned) {
-        copy->Share();
-        cache_->InsertCopy(key_hash_, reply.version, PrivateCopy::Owner(copy.get()));
-      }
-      got_.copy = std::move(copy);
-      return Step::kFound;
     }
     place = copy.release()->place();
   }
@@ -87,9 +84,22 @@ Getc::Step Getc::OnReadHeap() {
   while (true) {
     const auto at = cache_->view().LocateUnregistered(key_hash_, key_);
     if (!at) return Step::kNotFound;
-    got_.copy = PrivateCopy::Make(cache_->view(), at->extent, at->version, key_);
-    if (got_.copy != nullptr) return Step::kFound;
+    if (!MayRead(*at)) return Begin();
+    PrivateCopy::Owner copy = PrivateCopy::Make(cache_->view(), *at, key_);
+    if (copy == nullptr) continue;
+    if (cache_->mode() == Coherence::kVersioned) {
+      copy->Share();
+      cache_->InsertCopy(key_hash_, at->version, PrivateCopy::Owner(copy.get()));
+    }
+    got_.copy = std::move(copy);
+    return Step::kFound;
   }
+}
+
+bool Getc::MayRead(const fabric::IndexView::Place& place) const {
+  if (!was_unregistered_) return true;
+  const auto header = cache_->view().CheckedHeaderAt(place.extent);
+  return !header || header->payload_bytes <= kSmallBytes;  // superseded: Make looks again
 }
 
 Getc::Step Getc::OnFillEnded() {

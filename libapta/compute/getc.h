@@ -4,7 +4,9 @@
 //   miss                       one request to the home; threads of a node share a fill (MSHR)
 //   versioned                  a cached copy is served when the home confirms its version
 //   uncached                   no message: the heap is read where it is, copied and checked
-//   untracked, kLocalCopy      the home's answer says where; copied and checked
+//   the home sleeps            a small object likewise, in every mode; see was_unregistered
+//   untracked                  likewise, when the home has answered that it keeps no note of us
+//   kLocalCopy                 the home's answer says where; copied and checked
 //
 // A state machine for one thread: no system call, no clock, no waiting. Its shell (a blocking
 // client call, or the simulator) carries requests and waits.
@@ -61,7 +63,8 @@ class Getc {
     kFound,     // Take
     kNotFound,  // there is no such object; the home's reply says so, if there is one
   };
-  Step Begin();
+  // `home_sleeps`: what is small is read without it, and nobody waits for it to wake up.
+  Step Begin(bool home_sleeps = false);
   std::uint64_t argument() const { return held_.header != nullptr ? held_.header->version : 0; }
   Step OnReply(const fabric::Reply& reply);
   void OnNoReply();
@@ -73,9 +76,16 @@ class Getc {
   // Whether a fill of ours held an acknowledgement back until now: a home that sleeps may wait for
   // it.
   bool held_back() const { return held_back_; }
+  // Read without the home, which keeps track of sharers: if somebody gets it again while the home
+  // is awake, later gets are hits.
+  bool was_unregistered() const { return was_unregistered_; }
 
  private:
+  // Copying more would take longer than waking the home.
+  static constexpr std::uint64_t kSmallBytes = 4096;
+
   Step Ask();
+  bool MayRead(const fabric::IndexView::Place& place) const;
   Step Found(const PinnedExtent& pinned);
   void AbandonFill();
   void DropHeld();
@@ -90,6 +100,7 @@ class Getc {
   PinnedExtent held_;   // versioned: the copy that the home is asked about
   Got got_;
   bool held_back_ = false;
+  bool was_unregistered_ = false;
 };
 
 }  // namespace apta::compute

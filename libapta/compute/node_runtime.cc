@@ -19,6 +19,8 @@ constexpr int kFirstRetryMs = 20;
 constexpr int kLastRetryMs = 500;
 constexpr int kFirstTickMs = 1;
 constexpr int kLastTickMs = 128;
+// What is wanted waits that long; an agent that sleeps longer is woken for it.
+constexpr int kLongMs = 4;
 
 std::string DefaultNodeName() {
   const char* from_environment = std::getenv("APTA_NODE");
@@ -160,11 +162,15 @@ void NodeRuntime::RunAgent() {
       current_.store(nullptr);
       continue;
     }
-    const int ready = poll(fds.data(), fds.size(), session != nullptr ? tick_ms : retry_ms);
+    int timeout_ms = session != nullptr ? tick_ms : retry_ms;
+    const bool is_long = timeout_ms < 0 || timeout_ms > kLongMs;
+    if (session != nullptr && is_long && session->BeginSleep()) timeout_ms = 0;
+    const int ready = poll(fds.data(), fds.size(), timeout_ms);
+    if (session != nullptr) session->EndSleep();
     if (ready < 0) continue;  // EINTR
     // An idle node acknowledges without being asked while things happen, and else sleeps until a
     // home needs its answer.
-    if (session != nullptr && session->ApplyInBackground()) {
+    if (session != nullptr && (session->ApplyInBackground() || session->FetchWanted())) {
       tick_ms = kFirstTickMs;
     } else if (ready == 0) {
       tick_ms = tick_ms < kLastTickMs ? tick_ms * 2 : -1;

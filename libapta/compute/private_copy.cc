@@ -11,10 +11,12 @@ namespace apta::compute {
 
 using fabric::ExtentHeader;
 
-PrivateCopy::Owner PrivateCopy::Make(const fabric::IndexView& view, std::uint64_t extent,
-                                     std::uint64_t version, std::string_view key) {
-  const std::optional<ExtentHeader> header = view.CheckedHeaderAt(extent);
-  if (!header || header->version != version || header->key_bytes != key.size()) return nullptr;
+PrivateCopy::Owner PrivateCopy::Make(const fabric::IndexView& view,
+                                     const fabric::IndexView::Place& place, std::string_view key) {
+  const std::optional<ExtentHeader> header = view.CheckedHeaderAt(place.extent);
+  if (!header || header->version != place.version || header->key_bytes != key.size()) {
+    return nullptr;
+  }
   const std::uint64_t payload_offset =
       fabric::AlignUp(sizeof(ExtentHeader) + key.size(), fabric::kCacheLineBytes);
   const std::uint64_t bytes = fabric::AlignUp(
@@ -24,7 +26,7 @@ PrivateCopy::Owner PrivateCopy::Make(const fabric::IndexView& view, std::uint64_
   Owner copy(new (memory) PrivateCopy);
   auto* own = reinterpret_cast<std::byte*>(copy.get() + 1);
   std::memcpy(own + sizeof(ExtentHeader), key.data(), key.size());
-  if (!view.CopyUnregistered(extent, *header, key, own + payload_offset)) return nullptr;
+  if (!view.CopyUnregistered(place, *header, key, own + payload_offset)) return nullptr;
   ExtentHeader own_header = *header;
   own_header.payload_offset = static_cast<std::uint32_t>(payload_offset);
   std::memcpy(own, &own_header, sizeof(own_header));

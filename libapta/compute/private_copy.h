@@ -21,9 +21,9 @@ class PrivateCopy {
   };
   using Owner = std::unique_ptr<PrivateCopy, Delete>;
 
-  // Copies the version that stands in `extent`, or nullptr: something else does by now. Any thread;
+  // Copies the version that stands at `place`, or nullptr: something else does by now. Any thread;
   // the reader need not be registered. One allocation, one copy.
-  static Owner Make(const fabric::IndexView& view, std::uint64_t extent, std::uint64_t version,
+  static Owner Make(const fabric::IndexView& view, const fabric::IndexView::Place& place,
                     std::string_view key);
 
   const fabric::ExtentHeader* header() const {

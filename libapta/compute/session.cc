@@ -1,4 +1,5 @@
-// A session's life and its verbs; how it talks to homes is in session_ask.cc.
+// A session's life and its verbs; how it talks to homes is in session_ask.cc, what its agent does
+// in session_agent.cc.
 
 #include "compute/session.h"
 
@@ -195,25 +196,6 @@ void Session::EndReading() {
   if (readers_.fetch_sub(1) == 1 && failed_.load()) pins_->Wake();
 }
 
-bool Session::ApplyInBackground() {
-  bool has_applied = false;
-  for (int shard = 0; shard < static_cast<int>(homes_.size()); ++shard) {
-    if (cache_->IsCurrent(shard)) continue;
-    cache_->Apply(shard, link_.enabled() ? fabric::RealClock::ReadNow() : 0);
-    // The home may have asked before the link let us see what it asked about, and sleep by now.
-    RingIfAsleep(shard);
-    has_applied = true;
-  }
-  if (cache_->is_fenced()) FailFenced();
-  return has_applied;
-}
-
-void Session::OnNudge() {
-  cache_->ApplyAll(fabric::RealClock::ReadNow());
-  // The home asked because something needs the answer: it may be asleep by now.
-  for (int shard = 0; shard < static_cast<int>(homes_.size()); ++shard) RingIfAsleep(shard);
-}
-
 void Session::AddStats(ClientStats* stats) const {
   const Cache::Counters counters = cache_->counters();
   stats->hits += pins_->hits();
@@ -274,17 +256,21 @@ absl::StatusOr<Object> Session::Get(std::string_view key) {
     table->CountHit();
     return MakeObject(*hit);
   }
-  return GetMissed(key_hash, key, table);
+  misses_.fetch_add(1, std::memory_order_relaxed);  // a statistic
+  // Over an emulated link sleep is no excuse: there, the home is far away.
+  const bool home_sleeps = !link_.enabled() && superblock_->home[ShardOf(key_hash)].asleep.load(
+                                                   std::memory_order_relaxed) != 0;  // a hint
+  return GetMissed(key_hash, key, table, home_sleeps, timeout_ns_);
 }
 
 absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_view key,
-                                          PinTable* table) {
+                                          PinTable* table, bool home_sleeps,
+                                          fabric::TimeNs timeout_ns) {
   if (cache_->is_fenced()) FailFenced();
-  misses_.fetch_add(1, std::memory_order_relaxed);  // a statistic
   const int shard = ShardOf(key_hash);
   Getc get(cache_.get(), key_hash, key, table, copies_);
   absl::StatusOr<Reply> reply = Reply{};
-  Getc::Step step = get.Begin();
+  Getc::Step step = get.Begin(home_sleeps);
   while (true) {
     if (has_failed() && step != Getc::Step::kFound) {
       get.OnNoReply();
@@ -296,7 +282,7 @@ absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_vi
                             .key = key,
                             .payload = {},
                             .argument = get.argument(),
-                            .timeout_ns = timeout_ns_});
+                            .timeout_ns = timeout_ns});
         if (reply.ok()) {
           step = get.OnReply(*reply);
         } else {
@@ -313,6 +299,7 @@ absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_vi
         step = get.OnFillEnded();
         break;
       case Getc::Step::kFound:
+        if (get.was_unregistered() && fabric::TracksSharers(cache_->mode())) Want(key);
         return MakeObject(get.Take());
       case Getc::Step::kNotFound:
         if (reply->code != 0) return MakeError(*reply, key);

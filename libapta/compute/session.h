@@ -88,6 +88,13 @@ class Session {
   void HangUp();
   // Applies what has been issued, on the agent's thread; returns whether there was something.
   bool ApplyInBackground();
+  // Gets what was read without the home (Want), so that later gets are hits; returns whether there
+  // was something. Waits for a home 1 ms at most.
+  bool FetchWanted();
+  // The agent is about to sleep for long, unless this returns true: then something is wanted. Want
+  // wakes it from then on, until EndSleep.
+  bool BeginSleep();
+  void EndSleep() { agent_asleep_.store(false); }
   absl::Status Ended() const;  // why it has failed
   bool has_failed() const { return failed_.load(std::memory_order_acquire); }
   // Whether Objects of this session live. Makes the last drop ring wake_fd().
@@ -118,7 +125,9 @@ class Session {
   absl::Status MakeError(const fabric::Reply& reply, std::string_view key) const;
   Object MakeObject(const PinnedExtent& pinned) const;
   Object MakeObject(Got got) const;
-  absl::StatusOr<Object> GetMissed(std::uint64_t key_hash, std::string_view key, PinTable* table);
+  absl::StatusOr<Object> GetMissed(std::uint64_t key_hash, std::string_view key, PinTable* table,
+                                   bool home_sleeps, fabric::TimeNs timeout_ns);
+  void Want(std::string_view key);
   Getc::Step ReadHeap(Getc* get);
   absl::StatusOr<fabric::Reply> AskRoomy(int shard, const Question& question);
   void ApplyIfNeeded(int shard);
@@ -153,6 +162,11 @@ class Session {
   bool is_retired_ = false;  // the agent's
   mutable std::mutex why_mutex_;
   std::string why_ended_;  // under why_mutex_; "" = the memory server is gone
+
+  static constexpr std::size_t kMaxWanted = 64;
+  std::mutex wanted_mutex_;
+  std::vector<std::string> wanted_;  // keys, under wanted_mutex_
+  std::atomic<bool> agent_asleep_{false};
 
   LinkOptions link_;
   std::mutex link_mutex_;

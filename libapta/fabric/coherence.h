@@ -3,6 +3,9 @@
 
 #include <array>
 #include <cstdint>
+#ifdef APTA_MUTATION
+#include <functional>
+#endif
 #include <optional>
 #include <string_view>
 
@@ -52,7 +55,7 @@ enum class Rule : std::uint8_t {
   kFencedWord,              // a fenced node finds no hit any more
   kSyncWaits,               // sync: a put commits when every sharer has acknowledged
   kUntrackedNotCached,      // what the directory has no room for is not cached in place
-  kCheckAfterCopy,          // an unregistered reader looks at the version again
+  kCheckAfterCopy,          // an unregistered reader looks at version and slot again
   kAskBeforeHit,            // versioned: a hit asks the home
   kDeadOwesNothing,         // a dead node leaves every round
   kCount,
@@ -63,6 +66,17 @@ inline thread_local Rule t_broken_rule = Rule::kNone;
 inline bool Upholds(Rule rule) { return t_broken_rule != rule; }
 #else
 constexpr bool Upholds(Rule) { return true; }
+#endif
+
+// Marks a place within a step where what other processes do makes a difference: there the simulator
+// lets them run.
+#ifdef APTA_MUTATION
+inline thread_local std::function<void()> t_interleaved;
+inline void Interleave() {
+  if (t_interleaved) t_interleaved();
+}
+#else
+constexpr void Interleave() {}
 #endif
 
 }  // namespace apta::fabric

@@ -166,7 +166,7 @@ std::optional<IndexView::Place> IndexView::LocateUnregistered(std::uint64_t key_
                            KeyStands(extent, *header, key);
         const std::uint64_t now = slot.load();
         is_same = now == word;
-        if (is_same && found) return Place{extent, header->version};
+        if (is_same && found) return Place{extent, header->version, &slot, word};
         word = now;
       }
     }
@@ -187,13 +187,19 @@ bool IndexView::KeyStands(std::uint64_t extent, const ExtentHeader& header,
   return version_now == header.version && std::string_view(copy.data(), key.size()) == key;
 }
 
-bool IndexView::CopyUnregistered(std::uint64_t extent, const ExtentHeader& header,
+// The version alone does not tell: where the extent's memory has been cut anew, it is somebody's
+// payload, and may say anything. The slot alone does not either: the same extent may hold another
+// version of the key by now.
+bool IndexView::CopyUnregistered(const Place& place, const ExtentHeader& header,
                                  std::string_view key, std::byte* payload) const {
-  if (!KeyStands(extent, header, key)) return false;
-  CopyBulkRacy(region_ + extent + header.payload_offset, payload, header.payload_bytes);
+  if (!KeyStands(place.extent, header, key)) return false;
+  Interleave();
+  CopyBulkRacy(region_ + place.extent + header.payload_offset, payload, header.payload_bytes);
+  Interleave();
   std::uint64_t version_now;
-  CopyRacy(region_ + extent, &version_now, sizeof(version_now));
-  return version_now == header.version || !Upholds(Rule::kCheckAfterCopy);
+  CopyRacy(region_ + place.extent, &version_now, sizeof(version_now));
+  const bool is_current = place.slot == nullptr || place.slot->load() == place.word;
+  return (version_now == header.version && is_current) || !Upholds(Rule::kCheckAfterCopy);
 }
 
 void IndexView::ForEachSlot(const std::function<void(const IndexSlot&)>& visit) const {

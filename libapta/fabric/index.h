@@ -82,16 +82,18 @@ class IndexView {
   std::optional<IndexEntry> ReadUnregistered(const IndexSlot& slot) const;
   std::optional<IndexEntry> FindUnregistered(std::uint64_t key_hash, std::string_view key) const;
 
-  // Where `key` stands now, without copying it: extent and version. nullopt: at some moment of the
-  // call there was no such object. Lock-free: looks again only when a commit came between.
+  // Where `key` stands now, without copying it. nullopt: at some moment of the call there was no
+  // such object. Lock-free: looks again only when a commit came between.
   struct Place {
-    std::uint64_t extent;
-    std::uint64_t version;
+    std::uint64_t extent = 0;
+    std::uint64_t version = 0;
+    const IndexSlot* slot = nullptr;  // that names it; nullptr: a home's reply did
+    std::uint64_t word = 0;           // what the slot says
   };
   std::optional<Place> LocateUnregistered(std::uint64_t key_hash, std::string_view key) const;
-  // Copies the payload of the version whose header was read at `extent`; false: the extent has been
-  // given to something else meanwhile, and what was copied is nonsense.
-  bool CopyUnregistered(std::uint64_t extent, const ExtentHeader& header, std::string_view key,
+  // Copies the payload of the version whose header was read at `place`; false: it has been
+  // superseded meanwhile, and what was copied may be nonsense.
+  bool CopyUnregistered(const Place& place, const ExtentHeader& header, std::string_view key,
                         std::byte* payload) const;
 
   // Calls `visit` for each slot, bucket by bucket; for scans by unregistered readers and rebuild.

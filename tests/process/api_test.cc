@@ -224,7 +224,7 @@ TEST_F(ApiTest, StatCountsSharersAndIsNone) {
   Client c = Connect("c");
   ASSERT_TRUE(client_.Put("k", Pattern(100, 6)).ok());
   EXPECT_EQ(c.Stat("k")->sharers, 1u);
-  ASSERT_TRUE(b.Get("k").ok());
+  ASSERT_TRUE(test::BecomeSharer(b, "k"));
   EXPECT_EQ(c.Stat("k")->sharers, 2u);
   const Version version = *c.Put("k", Pattern(101, 6));
   const auto info = b.Stat("k");
@@ -237,7 +237,8 @@ TEST_F(ApiTest, StatCountsSharersAndIsNone) {
 
 TEST_F(ApiTest, StatsCountHitsMissesPutsAndInvalidations) {
   Client reader = Connect("b");
-  ASSERT_TRUE(client_.Put("k", Pattern(1000, 7)).ok());
+  // Too large to be read without a home that sleeps.
+  ASSERT_TRUE(client_.Put("k", Pattern(5000, 7)).ok());
   EXPECT_EQ(client_.stats().puts, 1u);
   {
     const Object held = *reader.Get("k");
@@ -246,12 +247,12 @@ TEST_F(ApiTest, StatsCountHitsMissesPutsAndInvalidations) {
     EXPECT_EQ(stats.misses, 1u);
     EXPECT_EQ(stats.hits, 9u);
     EXPECT_EQ(stats.objects_cached, 1u);
-    EXPECT_EQ(stats.bytes_cached, 1000u);
-    EXPECT_EQ(stats.bytes_pinned, 1000u);
+    EXPECT_EQ(stats.bytes_cached, 5000u);
+    EXPECT_EQ(stats.bytes_pinned, 5000u);
   }
   EXPECT_EQ(reader.stats().bytes_pinned, 0u);
-  ASSERT_TRUE(client_.Put("k", Pattern(10, 8)).ok());
-  EXPECT_EQ(reader.Get("k")->size(), 10u);
+  ASSERT_TRUE(client_.Put("k", Pattern(5010, 8)).ok());
+  EXPECT_EQ(reader.Get("k")->size(), 5010u);
   EXPECT_EQ(reader.stats().misses, 2u);
   EXPECT_EQ(reader.stats().invalidations_applied, 1u);
 }
@@ -484,7 +485,8 @@ TEST_F(ApiTest, AClientThatReadsFromCopiesSeesEveryPutAndKeepsWhatItReads) {
   }
   for (std::size_t i = 0; i < kept.size(); ++i) EXPECT_EQ(kept[i].size(), i / 2 * 997);
   EXPECT_EQ(reader->stats().placement, Placement::kLocalCopy);
-  EXPECT_EQ(reader->stats().hits, 50u);
+  // The small ones may have been read while the home slept.
+  EXPECT_GE(reader->stats().hits, 45u);
   EXPECT_EQ(client_.stats().placement, Placement::kInPlace) << "this memory is near";
 }
 

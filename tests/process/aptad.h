@@ -110,6 +110,15 @@ inline Client ConnectTo(const std::string& socket, const std::string& node,
   return *std::move(client);
 }
 
+// Gets until it is a hit. A small object that is read while its home sleeps is not cached, and its
+// reader becomes a sharer a little later.
+inline bool BecomeSharer(Client& client, std::string_view key) {
+  return Eventually([&] {
+    const std::uint64_t hits = client.stats().hits;
+    return client.Get(key).ok() && client.stats().hits > hits;
+  });
+}
+
 inline PoolInfo PoolOf(const Client& client) {
   const auto pools = client.Pools();
   EXPECT_TRUE(pools.ok()) << pools.status();

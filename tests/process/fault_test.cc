@@ -32,7 +32,7 @@ void SayReady() { (void)!write(STDOUT_FILENO, "ready\n", 6); }
 // Caches `key`, then waits for ever.
 int Share(const std::vector<std::string>& role) {
   Client client = ConnectTo(role[1], "sharer");
-  if (!client.Get("key").ok()) return 1;
+  if (!test::BecomeSharer(client, "key")) return 1;
   SayReady();
   pause();
   return 0;
@@ -41,6 +41,7 @@ int Share(const std::vector<std::string>& role) {
 // Reads `key` without pause; exits with 1 when it ever goes back.
 int Read(const std::vector<std::string>& role) {
   Client client = ConnectTo(role[1], "reader");
+  if (!test::BecomeSharer(client, "key")) return 1;
   Version last = 0;
   for (bool said = false;; said = true) {
     const auto object = client.Get("key");

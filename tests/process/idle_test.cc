@@ -1,10 +1,12 @@
-// Who has nothing to do uses no CPU.
+// Who has nothing to do uses no CPU, and who sleeps is not waited for.
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -29,6 +31,57 @@ double CpuSeconds(pid_t pid) {
   fields >> user >> system;
   return (user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
+
+// The state of the process's thread of this name (proc(5), stat field 3): S = sleeps in the kernel,
+// T = stopped.
+char StateOf(pid_t pid, const std::string& name) {
+  for (const auto& task : std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid))) {
+    std::ifstream file(task.path() / "stat");
+    std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    if (text.find("(" + name + ")") == text.npos) continue;
+    return text[text.rfind(')') + 2];
+  }
+  return '?';
+}
+
+class SleepingHomeTest : public ::testing::TestWithParam<std::string> {};
+
+// A stopped server shows that nobody waits for it: it was asleep when it was stopped.
+TEST_P(SleepingHomeTest, ASmallObjectIsReadWithoutItAndRegisteredLater) {
+  Folder folder;
+  const std::string socket = folder / "s";
+  Aptad aptad({"--socket", socket, "--pool", "bytes=64MiB,coherence=" + GetParam()});
+  Client writer = ConnectTo(socket, "writer");
+  auto reader =
+      Client::Connect({.socket = socket, .node = "reader", .timeout = absl::Milliseconds(200)});
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  const std::string small(4096, 's'), large(4097, 'l');
+  ASSERT_TRUE(writer.Put("small", AsBytes(small)).ok());
+  ASSERT_TRUE(writer.Put("large", AsBytes(large)).ok());
+  const auto home_is = [&](char state) { return StateOf(aptad.pid(), "apta-home-0") == state; };
+  ASSERT_TRUE(test::Eventually([&] { return home_is('S'); }));
+  aptad.Signal(SIGSTOP);
+  ASSERT_TRUE(test::Eventually([&] { return home_is('T'); }));
+  for (int i = 0; i < 3; ++i) {
+    const auto object = reader->Get("small");
+    ASSERT_TRUE(object.ok()) << object.status();
+    EXPECT_EQ(AsText(object->bytes()), small);
+  }
+  EXPECT_TRUE(absl::IsNotFound(reader->Get("none").status()));
+  const auto too_large = reader->Get("large");
+  EXPECT_EQ(too_large.ok(), GetParam() == "uncached") << too_large.status();
+  aptad.Signal(SIGCONT);
+  ASSERT_TRUE(writer.Put("small", AsBytes("new")).ok());
+  const auto newest = reader->Get("small");
+  ASSERT_TRUE(newest.ok()) << newest.status();
+  if (GetParam() != "lazy") EXPECT_EQ(AsText(newest->bytes()), "new");
+  if (GetParam() == "uncached" || GetParam() == "versioned")
+    return;  // hits take a message, or are none
+  EXPECT_TRUE(test::BecomeSharer(*reader, "small"));
+}
+INSTANTIATE_TEST_SUITE_P(Modes, SleepingHomeTest,
+                         ::testing::Values("strict", "lazy", "sync", "versioned", "uncached"),
+                         [](const auto& param) { return param.param; });
 
 TEST(IdleTest, AnIdleMemoryServerWithTenIdleClientsUsesLessThanAPercentOfACore) {
   Folder folder;

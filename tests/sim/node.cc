@@ -151,7 +151,7 @@ void World::BeginGet(Node* node, Thread* thread) {
   }
   thread->get =
       std::make_unique<Getc>(node->cache.get(), hash, thread->key, table, profile_.copies);
-  AdvanceGet(node, thread, thread->get->Begin());
+  AdvanceGet(node, thread, thread->get->Begin(/*home_sleeps=*/Chance(6)));
 }
 
 void World::AdvanceGet(Node* node, Thread* thread, Getc::Step step) {

@@ -140,8 +140,6 @@ TEST(SimTest, WithEveryRuleNothingIsNoticed) {
   EXPECT_EQ(SeedsToNotice({Rule::kNone, "", Coherence::kStrict}, 20), 0u);
 }
 
-// (Rule::kCheckAfterCopy is not among them: here nothing comes between a copy and the look after
-// it.)
 class MutationTest : public ::testing::TestWithParam<Mutation> {};
 
 TEST_P(MutationTest, IsNoticed) {
@@ -167,6 +165,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mutation{Rule::kFencedWord, "FencedWord", Coherence::kSync},
         Mutation{Rule::kSyncWaits, "SyncWaits", Coherence::kSync},
         Mutation{Rule::kUntrackedNotCached, "UntrackedNotCached", Coherence::kStrict},
+        Mutation{Rule::kCheckAfterCopy, "CheckAfterCopy", Coherence::kUncached},
         Mutation{Rule::kAskBeforeHit, "AskBeforeHit", Coherence::kVersioned},
         Mutation{Rule::kDeadOwesNothing, "DeadOwesNothing", Coherence::kStrict}),
     [](const auto& param) { return param.param.name; });

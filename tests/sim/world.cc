@@ -123,6 +123,13 @@ void World::StartHome() {
 
 // One poll of the home's thread; it comes again after a while, as a thread does that shares a core.
 void World::HomeTurn() {
+  PollHome();
+  At(now_ns_ + 50 + Random(2'000), [this, incarnation = home_incarnation_] {
+    if (incarnation == home_incarnation_) HomeTurn();
+  });
+}
+
+void World::PollHome() {
   std::vector<Node*> order;
   for (const auto& node : nodes_) {
     if (node->attached && !node->fenced) order.push_back(node.get());
@@ -138,9 +145,12 @@ void World::HomeTurn() {
   home_->Poll(now_ns_);
   CheckTransitions("poll");
   if (++turns_ % 64 == 0) CheckInvariants();
-  At(now_ns_ + 50 + Random(2'000), [this, incarnation = home_incarnation_] {
-    if (incarnation == home_incarnation_) HomeTurn();
-  });
+}
+
+// Within a node's step, between its reads of memory that the home writes.
+void World::Interleave() {
+  if (!Chance(3)) return;
+  for (std::uint64_t polls = Random(3) + 1; polls > 0; --polls) PollHome();
 }
 
 void World::StepRequest(Node* node) {
@@ -292,6 +302,7 @@ std::string World::WhoIsBusy() const {
 }
 
 Outcome World::Run() {
+  fabric::t_interleaved = [this] { Interleave(); };
   OpenPool();
   for (int i = 0; i < profile_.nodes && pool_ != nullptr; ++i) {
     nodes_.push_back(std::make_unique<Node>());
@@ -317,6 +328,7 @@ Outcome World::Run() {
       break;
     }
   }
+  fabric::t_interleaved = nullptr;
   if (outcome_.failure.empty()) CheckEnd();
   outcome_.operations = history_.size();
   outcome_.scheduled_gets = scheduled_.size();

@@ -139,6 +139,8 @@ class World : private daemon::NodeGate {
   void OpenPool();
   void StartHome();
   void HomeTurn();
+  void PollHome();
+  void Interleave();
   void StepRequest(Node* node);
   void Attach(Node* node);
   void Kill(Node* node);
