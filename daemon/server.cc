@@ -118,8 +118,12 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   if (!listener.ok()) return listener.status();
   server->socket_ = socket;  // from here on the path is ours to remove
   if (absl::Status started = server->StartShards(options); !started.ok()) return started;
-  server->sessions_ = std::make_unique<Sessions>(server->loop_.get(), *std::move(listener),
-                                                 &server->pools_, &server->shards_, options.link);
+  absl::StatusOr<fabric::Life> life = fabric::Life::Create();
+  if (!life.ok()) return life.status();
+  server->life_ = *std::move(life);
+  server->sessions_ =
+      std::make_unique<Sessions>(server->loop_.get(), *std::move(listener), &server->pools_,
+                                 &server->shards_, options.link, server->life_.fd());
   Server* self = server.get();
   server->control_ = std::thread([self] { self->RunControl(); });
   pthread_setname_np(server->control_.native_handle(), "apta-control");
@@ -162,6 +166,7 @@ absl::Status Server::StartShards(const ServerOptions& options) {
 }
 
 void Server::RunControl() {
+  life_.Begin();  // before anybody can attach: that is done on this thread
   // Readable until it is read, which keeps the loop simple: this doorbell is ours alone.
   loop_->Watch(mailbox_->doorbell().fd(), [this] {
     std::uint64_t rings;
@@ -171,6 +176,7 @@ void Server::RunControl() {
   while (!stop_.load()) {
     loop_->RunOnce(sessions_->CloseSilent(fabric::RealClock::ReadNow()));
   }
+  life_.End();
 }
 
 Server::~Server() {

@@ -14,6 +14,7 @@
 #include "daemon/pool.h"
 #include "daemon/sessions.h"
 #include "daemon/shard.h"
+#include "fabric/life.h"
 
 namespace apta::daemon {
 
@@ -39,6 +40,7 @@ class Server {
   std::vector<std::unique_ptr<Shard>> shards_;
   std::unique_ptr<IoLoop> loop_;
   std::unique_ptr<Mailbox> mailbox_;  // of the control thread
+  fabric::Life life_;                 // the control thread's
   std::unique_ptr<Sessions> sessions_;
   std::atomic<bool> stop_{false};
   std::thread control_;

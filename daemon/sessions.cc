@@ -93,12 +93,14 @@ absl::Status CheckPoolAccess(const PoolOptions& pool, uid_t peer_uid,
 }
 
 Sessions::Sessions(IoLoop* loop, UniqueFd listener, std::vector<std::unique_ptr<Pool>>* pools,
-                   std::vector<std::unique_ptr<Shard>>* shards, const LinkOptions& link)
+                   std::vector<std::unique_ptr<Shard>>* shards, const LinkOptions& link,
+                   int life_fd)
     : loop_(loop),
       listener_(std::move(listener)),
       pools_(*pools),
       shards_(*shards),
       link_(link),
+      life_fd_(life_fd),
       listener_watch_(loop_->Watch(listener_.get(), [this] { Accept(); })) {}
 
 // The shards have stopped by now: nothing looks at the ports any more.
@@ -266,7 +268,7 @@ absl::Status Sessions::SendWelcome(const Session& session, const Pool& pool) {
   welcome.link_bandwidth_gbps = link_.bandwidth_gbps;
   welcome.link_jitter_ns = link_.jitter_ns;
   welcome.link_call_ns = link_.call_ns;
-  std::vector<int> fds = {region->get(), session.port.fd()};
+  std::vector<int> fds = {region->get(), session.port.fd(), life_fd_};
   for (const fabric::Doorbell& doorbell : session.doorbells) fds.push_back(doorbell.fd());
   return fabric::SendPacket(session.socket.get(), &welcome, sizeof(welcome), fds);
 }

@@ -29,7 +29,7 @@ class Sessions {
  public:
   // `listener`: a bound, listening, non-blocking SOCK_SEQPACKET socket; taken over.
   Sessions(IoLoop* loop, fabric::UniqueFd listener, std::vector<std::unique_ptr<Pool>>* pools,
-           std::vector<std::unique_ptr<Shard>>* shards, const LinkOptions& link);
+           std::vector<std::unique_ptr<Shard>>* shards, const LinkOptions& link, int life_fd);
   ~Sessions();
 
   // A shard has forgotten a node / wants it cut off / has fenced it.
@@ -81,6 +81,7 @@ class Sessions {
   std::vector<std::unique_ptr<Pool>>& pools_;
   std::vector<std::unique_ptr<Shard>>& shards_;
   LinkOptions link_;
+  int life_fd_;  // the Server's
   IoLoop::WatchId listener_watch_;
   std::list<Guest> guests_;
   std::array<std::unique_ptr<Session>, fabric::kMaxNodes> session_;

@@ -21,11 +21,13 @@ std::uint64_t BucketsFor(std::uint64_t limit_bytes) {
 }  // namespace
 
 Cache::Cache(const fabric::IndexView& view, fabric::Coherence mode, std::uint64_t limit_bytes,
-             int shards, const fabric::Port* port, PinDomain* pins, bool emulates_link)
+             int shards, const fabric::Port* port, PinDomain* pins, bool emulates_link,
+             fabric::LifeView life)
     : view_(view),
       mode_(mode),
       limit_bytes_(limit_bytes),
       emulates_link_(emulates_link),
+      life_(life),
       holds_(port->holds()),
       pins_(pins),
       bucket_(BucketsFor(limit_bytes)),

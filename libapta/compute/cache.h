@@ -40,6 +40,7 @@
 #include "fabric/coherence.h"
 #include "fabric/index.h"
 #include "fabric/lazy_array.h"
+#include "fabric/life.h"
 #include "fabric/port.h"
 
 namespace apta::compute {
@@ -52,9 +53,11 @@ struct PinnedExtent {
 
 class Cache {
  public:
-  // `region` is mapped as long as the cache lives; `limit_bytes`: of payloads.
+  // `region` is mapped as long as the cache lives; `limit_bytes`: of payloads; `life`: of the
+  // memory server.
   Cache(const fabric::IndexView& view, fabric::Coherence mode, std::uint64_t limit_bytes,
-        int shards, const fabric::Port* port, PinDomain* pins, bool emulates_link);
+        int shards, const fabric::Port* port, PinDomain* pins, bool emulates_link,
+        fabric::LifeView life = {});
   ~Cache();
 
   // --- any thread, lock-free
@@ -89,6 +92,9 @@ class Cache {
     return false;
   }
   fabric::Coherence mode() const { return mode_; }
+  // Looked at after something was found, in every mode: what a dead memory server's memory says
+  // may have been superseded by the next one.
+  const fabric::LifeView& life() const { return life_; }
   const fabric::IndexView& view() const { return view_; }
   // A home has fenced this node: the session is over, and nothing is found any more.
   bool is_fenced() const { return is_fenced_.load(std::memory_order_acquire); }
@@ -189,6 +195,7 @@ class Cache {
   const fabric::Coherence mode_;
   const std::uint64_t limit_bytes_;
   const bool emulates_link_;
+  const fabric::LifeView life_;
   fabric::HoldTable* const holds_;
   PinDomain* const pins_;
   fabric::LazyArray<Bucket> bucket_;  // zero = empty; its pages cost nothing until they are used

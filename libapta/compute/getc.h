@@ -47,7 +47,12 @@ class Getc {
       cache->Apply(shard, now_ns());
       if (cache->is_fenced()) return std::nullopt;
     }
-    return cache->Lookup(key_hash, key, table);
+    const std::optional<PinnedExtent> hit = cache->Lookup(key_hash, key, table);
+    if (hit && !cache->life().IsAlive()) [[unlikely]] {
+      hit->pin->Drop();
+      return std::nullopt;
+    }
+    return hit;
   }
 
   // `key` outlives it. `copies`: versions are read from private copies (Placement::kLocalCopy).

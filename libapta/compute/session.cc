@@ -37,8 +37,8 @@ absl::StatusOr<fabric::Welcome> Handshake(int socket, const ClientOptions& optio
     return absl::UnavailableError("the memory server closed the connection");
   }
   fabric::Welcome welcome;
-  const absl::StatusOr<std::size_t> bytes =
-      fabric::ReceivePacket(socket, &welcome, sizeof(welcome), fds, 2 + fabric::kMaxShards);
+  const absl::StatusOr<std::size_t> bytes = fabric::ReceivePacket(
+      socket, &welcome, sizeof(welcome), fds, fabric::kWelcomeDescriptors + fabric::kMaxShards);
   if (!bytes.ok()) {
     const std::string text = fmt::format("the memory server did not answer the attach: {}",
                                          std::string(bytes.status().message()));
@@ -59,7 +59,8 @@ absl::StatusOr<fabric::Welcome> Handshake(int socket, const ClientOptions& optio
                         std::string(fabric::FieldText(welcome.message)));
   }
   if (welcome.coherence > fabric::Coherence::kUncached || welcome.shards < 1 ||
-      welcome.shards > fabric::kMaxShards || fds->size() != 2 + welcome.shards) {
+      welcome.shards > fabric::kMaxShards ||
+      fds->size() != fabric::kWelcomeDescriptors + welcome.shards) {
     return absl::InternalError("the memory server's welcome does not carry what it should");
   }
   return welcome;
@@ -111,8 +112,12 @@ absl::StatusOr<std::shared_ptr<Session>> Session::Attach(const ClientOptions& op
   absl::StatusOr<fabric::Port> port = fabric::Port::Map(std::move(fds[1]), shards);
   if (!port.ok()) return port.status();
   session->port_ = *std::move(port);
+  absl::StatusOr<fabric::Life> life = fabric::Life::Map(std::move(fds[2]));
+  if (!life.ok()) return life.status();
+  session->life_ = *std::move(life);
   for (int shard = 0; shard < shards; ++shard) {
-    session->homes_.emplace_back(std::move(fds[static_cast<std::size_t>(2 + shard)]));
+    session->homes_.emplace_back(
+        std::move(fds[fabric::kWelcomeDescriptors + static_cast<std::size_t>(shard)]));
     session->submissions_.push_back(
         std::make_unique<fabric::SubmissionProducer<>>(session->port_.submissions(shard)));
   }
@@ -124,9 +129,9 @@ absl::StatusOr<std::shared_ptr<Session>> Session::Attach(const ClientOptions& op
   session->view_ = fabric::IndexView(session->region_.data(), *session->superblock_);
   session->pins_ = PinDomain::Acquire();
   session->copies_ = DecideCopies(options.placement, *welcome, session->region_);
-  session->cache_ =
-      std::make_unique<Cache>(session->view_, welcome->coherence, options.cache_bytes, shards,
-                              &session->port_, session->pins_, session->link_.enabled());
+  session->cache_ = std::make_unique<Cache>(session->view_, welcome->coherence, options.cache_bytes,
+                                            shards, &session->port_, session->pins_,
+                                            session->link_.enabled(), session->life_.view());
   return session;
 }
 
@@ -165,6 +170,7 @@ void Session::RetireIfUnused() {
   HangUp();
   region_.Retire();
   port_.Retire();
+  life_.Retire();
 }
 
 // The next memory server of a file knows nothing of our pins, and reuses what is superseded. It
@@ -190,6 +196,11 @@ void Session::FailFenced(std::string_view why) {
   }
   Fail();
   pins_->Wake();  // the agent attaches again
+}
+
+void Session::FailDead() {
+  Fail();
+  pins_->Wake();  // the agent tries to reach it again
 }
 
 void Session::EndReading() {
@@ -267,6 +278,7 @@ absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_vi
                                           PinTable* table, bool home_sleeps,
                                           fabric::TimeNs timeout_ns) {
   if (cache_->is_fenced()) FailFenced();
+  if (!cache_->life().IsAlive()) FailDead();
   const int shard = ShardOf(key_hash);
   Getc get(cache_.get(), key_hash, key, table, copies_);
   absl::StatusOr<Reply> reply = Reply{};
@@ -293,6 +305,11 @@ absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_vi
         break;
       case Getc::Step::kReadHeap:
         step = ReadHeap(&get);
+        // What was read counts only if the memory server lived until then.
+        if (!cache_->life().IsAlive()) {
+          FailDead();
+          return Ended();
+        }
         break;
       case Getc::Step::kFollow:
         get.fill().Await();

@@ -26,6 +26,7 @@
 #include "fabric/control.h"
 #include "fabric/doorbell.h"
 #include "fabric/index.h"
+#include "fabric/life.h"
 #include "fabric/link.h"
 #include "fabric/port.h"
 #include "fabric/region.h"
@@ -84,6 +85,8 @@ class Session {
   void Fail();  // the session is over; wakes everybody who waits
   // As Fail: the memory server has cut this node off, because it ... (why).
   void FailFenced(std::string_view why = "");
+  // As Fail: the life word says so. Any thread.
+  void FailDead();
   // The node leaves: the memory server forgets it, and reuses what it could read.
   void HangUp();
   // Applies what has been issued, on the agent's thread; returns whether there was something.
@@ -150,6 +153,7 @@ class Session {
   fabric::UniqueFd socket_;
   fabric::Region region_;
   fabric::Port port_;
+  fabric::Life life_;
   std::vector<fabric::Doorbell> homes_;  // doorbells, by shard
   fabric::IndexView view_;
   const fabric::Superblock* superblock_ = nullptr;

@@ -2,7 +2,8 @@
 // (SOCK_SEQPACKET, one message a packet). Everything fast goes through ports instead.
 //
 //   node -> server   Hello (attach, or ask for the server's state)
-//   server -> node   Welcome with descriptors (attach): region, port, one home doorbell per shard
+//   server -> node   Welcome with descriptors (attach): region, port, life word, one home doorbell
+//                    per shard
 //                    state as JSON text in packets, then end of file (ask)
 //   server -> node   later, any one-byte packet: "look at your invalidation rings"
 // The session lives as long as the socket: end of file on either side ends it.
@@ -23,7 +24,9 @@
 namespace apta::fabric {
 
 inline constexpr std::uint64_t kControlMagic = 0x4c4f52544e4f4341;
-inline constexpr std::uint32_t kControlVersion = 1;
+inline constexpr std::uint32_t kControlVersion = 2;
+// Before the doorbells.
+inline constexpr std::size_t kWelcomeDescriptors = 3;
 inline constexpr const char* kDefaultSocket = "/run/apta/aptad.sock";
 
 struct Hello {

@@ -35,7 +35,8 @@ class BareClient {
     socket_ = *fabric::ConnectSocket(path);
     const fabric::Hello hello = GoodHello("bare", pool);
     EXPECT_TRUE(fabric::SendPacket(socket_.get(), &hello, sizeof(hello)).ok());
-    const auto bytes = fabric::ReceivePacket(socket_.get(), &welcome_, sizeof(welcome_), &fds_, 18);
+    const auto bytes = fabric::ReceivePacket(socket_.get(), &welcome_, sizeof(welcome_), &fds_,
+                                             fabric::kWelcomeDescriptors + fabric::kMaxShards);
     EXPECT_EQ(bytes.value_or(0), sizeof(welcome_));
     EXPECT_EQ(welcome_.code, 0u) << welcome_.message;
     const int shards = static_cast<int>(welcome_.shards);
@@ -46,7 +47,8 @@ class BareClient {
     EXPECT_NE(static_cast<void*>(memory_), MAP_FAILED);
     for (int shard = 0; shard < shards; ++shard) {
       rings_.push_back(std::make_unique<fabric::SubmissionProducer<>>(port_.submissions(shard)));
-      doorbells_.emplace_back(std::move(fds_[static_cast<std::size_t>(2 + shard)]));
+      doorbells_.emplace_back(
+          std::move(fds_[fabric::kWelcomeDescriptors + static_cast<std::size_t>(shard)]));
     }
   }
   ~BareClient() { munmap(memory_, port_bytes_); }
@@ -91,7 +93,7 @@ class BareClient {
  private:
   fabric::UniqueFd socket_;
   fabric::Welcome welcome_;
-  std::vector<fabric::UniqueFd> fds_;  // region, port, doorbells
+  std::vector<fabric::UniqueFd> fds_;  // region, port, life word, doorbells
   fabric::Port port_;
   std::size_t port_bytes_ = 0;
   std::byte* memory_ = nullptr;
