@@ -253,6 +253,10 @@ absl::Status SetPoolOption(std::string_view key, std::string_view value, PoolOpt
       return absl::InvalidArgumentError(
           fmt::format("ack_deadline={} is no time; write ms, s or m, such as 2s", value));
     }
+    if (deadline != absl::Floor(deadline, absl::Milliseconds(1))) {
+      return absl::InvalidArgumentError(
+          fmt::format("ack_deadline={} is no whole number of milliseconds", value));
+    }
     options->ack_deadline_ms = static_cast<std::uint64_t>(absl::ToInt64Milliseconds(deadline));
     return absl::OkStatus();
   }

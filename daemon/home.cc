@@ -23,6 +23,10 @@ constexpr std::uint64_t kForgetSlice = 4096;
 // A node that is over its quota may be about to let go: it was asked at half of it.
 constexpr TimeNs kQuotaGraceNs = 100'000'000;
 
+// How often it is looked whether a node is past its acknowledgement deadline, or its quota.
+constexpr TimeNs kMinCheckNs = 1'000'000;
+constexpr TimeNs kMaxCheckNs = 50'000'000;
+
 // How often it is looked again whether queued invocations can start, when shards are several.
 constexpr TimeNs kQueuedPollNs = 500'000;
 
@@ -230,7 +234,8 @@ void Home::NudgeOwing() {
 void Home::AskForAcknowledgements(NodeId node) {
   std::uint64_t owed = 0;
   for (int shard = 0; shard < pool_->shards(); ++shard) {
-    owed += pool_->share(shard).owes[node].load(std::memory_order_acquire);
+    // Of which shard it is matters: another debt must not look like this one.
+    owed = owed * 1'000'003 + pool_->share(shard).owes[node].load(std::memory_order_acquire);
   }
   if (owed == 0 || owed == node_[node].nudged_for) return;
   node_[node].nudged_for = owed;
@@ -260,7 +265,7 @@ void Home::OnAcknowledged(const RoundSpec& round) {
 
 // Asks nodes that have been silent for a while, and fences those that stay so.
 void Home::CheckDebts() {
-  next_check_ns_ = now_ns_ + std::max<TimeNs>(ack_deadline_ns_ / 16, 1'000'000);
+  next_check_ns_ = now_ns_ + std::clamp(ack_deadline_ns_ / 16, kMinCheckNs, kMaxCheckNs);
   const NodeSet nodes = oic_.answering();  // a copy: fencing changes it
   if (oic_.open_rounds() > 0 || !oic_.owing().empty()) {
     nodes.ForEach([&](NodeId node) { CheckDebt(node); });

@@ -99,8 +99,9 @@ class Home final : private RoundObserver, private scheduler::Environment {
   // how much was done; 0 = idle.
   int Poll(TimeNs now_ns);
 
-  // Before the home goes to sleep: asks nodes that owe acknowledgements, once per invalidation, so
-  // that memory is not held for nodes that are merely idle.
+  // Asks nodes that owe acknowledgements, once per invalidation: something waits for them. (Of
+  // idle nodes that nobody waits for, those that have not answered for a quarter of the deadline
+  // are asked.)
   void NudgeOwing();
 
   TimeNs next_deadline_ns() const;

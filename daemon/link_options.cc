@@ -58,7 +58,8 @@ absl::Status SetPart(std::string_view part, LinkOptions* link) {
     if (key == "call") return SetDelay(part, value, &link->call_ns);
     if (key == "bandwidth") {
       const auto bandwidth_gbps = ParseQuantity(value, kBandwidthUnits);
-      if (!bandwidth_gbps.has_value()) {
+      // Unlimited is a plain 0.
+      if (!bandwidth_gbps.has_value() || (*bandwidth_gbps == 0 && value != "0")) {
         return absl::InvalidArgumentError(fmt::format(
             "link: '{}' is no bandwidth; write Mbps, Gbps or Tbps, such as 80Gbps", part));
       }

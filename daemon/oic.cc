@@ -1,5 +1,7 @@
 #include "daemon/oic.h"
 
+#include <algorithm>
+
 #include "fabric/check.h"
 #include "fabric/coherence.h"
 
@@ -12,6 +14,10 @@ using fabric::Upholds;
 namespace {
 
 constexpr std::uint64_t kRecords = fabric::InvalidationRing<>::kRecords;
+
+// Invariant 5: so much of one node's acknowledgements, or of all held rounds, between two requests.
+constexpr std::uint64_t kRecordsPerPoll = 64;
+constexpr std::size_t kHeldPerPoll = 64;
 
 }  // namespace
 
@@ -36,10 +42,11 @@ void Oic::FenceNode(NodeId node) {
     Round& round = round_[index];
     if (!round.live || !(round.waiting.Contains(node) || round.holding.Contains(node))) continue;
     round.waiting.Remove(node);
-    round.holding.Remove(node);
+    EndHolding(&round, node);
     if (Upholds(Rule::kFencedStaysQuarantined)) round.quarantined.Add(node);
     AdvanceRound(index);
   }
+  to_sweep_ = held_.size();
 }
 
 // Model rule: DEAD_OWES_NOTHING
@@ -56,10 +63,11 @@ void Oic::ForgetNode(NodeId node) {
       continue;
     }
     round.waiting.Remove(gone);
-    round.holding.Remove(gone);
+    EndHolding(&round, node);
     round.quarantined.Remove(gone);
     AdvanceRound(index);
   }
+  to_sweep_ = held_.size();
 }
 
 Oic::RoundIndex Oic::NewRound() {
@@ -125,37 +133,76 @@ int Oic::Poll(TimeNs now_ns) {
     const Node& state = node_[node];
     if (word == state.acked) return;
     if (word < state.acked || word > state.issued) return;  // invariant 4: a lie harms the liar
-    moved += Acknowledge(node, word, now_ns);
+    moved += Acknowledge(node, std::min(word, state.acked + kRecordsPerPoll), now_ns);
   });
-  for (std::size_t i = 0; i < held_.size();) {
-    const RoundIndex index = held_[i];
-    if (!PollHeld(index)) {
-      ++i;
-      continue;
-    }
+  if (!holding_.empty()) LookAtHolds(now_ns);
+  return to_sweep_ > 0 ? moved + SweepHeld() : moved;
+}
+
+// Invariant 5.
+void Oic::LookAtHolds(TimeNs now_ns) {
+  holding_.ForEach([&](NodeId node) {
+    Node& state = node_[node];
+    if (now_ns < state.next_look_ns) return;
+    const fabric::HoldTable& holds = gate_->Holds(node);
+    // Acquire, before the table: what is taken off later is counted later (partner: Publish).
+    const std::uint64_t changes = holds.changes.load(std::memory_order_acquire);
+    if (changes == state.seen_changes) return;
+    state.seen_changes = changes;
+    state.next_look_ns = now_ns + kLookIntervalNs;
+    state.lists_everything = holds.hold_everything.load(std::memory_order_acquire) != 0;
+    holds.CopyTo(&state.listed);
+    to_sweep_ = held_.size();
+  });
+}
+
+// From the end to the beginning: what takes the place of one that ends has been looked at.
+int Oic::SweepHeld() {
+  int moved = 0;
+  for (std::size_t left = kHeldPerPoll; to_sweep_ > 0 && left > 0; --left) {
+    const std::size_t at = --to_sweep_;
+    const RoundIndex index = held_[at];
+    if (!PollHeld(index)) continue;
     round_[index].in_held_list = false;
-    held_[i] = held_.back();
+    held_[at] = held_.back();
     held_.pop_back();
     AdvanceRound(index);
     ++moved;
   }
-  return moved;
+  return to_sweep_ > 0 ? moved + 1 : moved;  // there is more to do
 }
 
 // Whether nobody holds the round's extent any more.
 // Model rule: HOLD_POLLED
 bool Oic::PollHeld(RoundIndex index) {
   Round& round = round_[index];
-  NodeSet released;
   round.holding.ForEach([&](NodeId node) {
-    if (!gate_->Holds(node, round.spec.extent)) released.Add(node);
+    const Node& state = node_[node];
+    if (state.lists_everything) return;
+    if (std::binary_search(state.listed.begin(), state.listed.end(), round.spec.extent)) return;
+    EndHolding(&round, node);
+    LetGo(&round, node);
   });
-  released.ForEach([&](NodeId node) { LetGo(&round, node); });
-  round.holding.Remove(released);
   return round.holding.empty();
 }
 
 void Oic::LetGo(Round* round, NodeId node) { node_[node].held_bytes -= round->spec.extent_bytes; }
+
+// The node's table has just been seen to list the extent, or everything.
+void Oic::BeginHolding(Round* round, NodeId node) {
+  Node& state = node_[node];
+  round->holding.Add(node);
+  holding_.Add(node);
+  if (++state.holding_rounds == 1) state.lists_everything = false, state.listed.clear();
+  const std::uint64_t extent = round->spec.extent;
+  state.listed.insert(std::upper_bound(state.listed.begin(), state.listed.end(), extent), extent);
+}
+
+void Oic::EndHolding(Round* round, NodeId node) {
+  if (!round->holding.Contains(node)) return;
+  round->holding.Remove(node);
+  if (--node_[node].holding_rounds == 0) holding_.Remove(node);
+}
 
 // Model rule: POLL_ACKNOWLEDGED
 int Oic::Acknowledge(NodeId node, std::uint64_t sequence, TimeNs now_ns) {
@@ -165,12 +212,22 @@ int Oic::Acknowledge(NodeId node, std::uint64_t sequence, TimeNs now_ns) {
   state.acked = sequence;
   state.owing_since_ns = now_ns;
   if (sequence == state.issued) OwesNothing(node);
+  // For many records the table is read once.
+  const fabric::HoldTable& table = gate_->Holds(node);
+  const bool is_copied = passed_mark || sequence - first >= 8;
+  const bool holds_all = is_copied && table.hold_everything.load(std::memory_order_acquire) != 0;
+  if (is_copied) table.CopyTo(&copied_);
+  const auto holds = [&](std::uint64_t extent) {
+    if (!is_copied) return table.Holds(extent);
+    return holds_all || std::binary_search(copied_.begin(), copied_.end(), extent);
+  };
   int moved = 0;
   // The node has dropped its whole cache: it is out of every round whose record the mark replaced.
   if (passed_mark) {
     for (RoundIndex index = 0; index < round_.size(); ++index) {
-      if (!round_[index].live || !round_[index].waiting.Contains(node)) continue;
-      AcknowledgeRound(index, node);
+      const Round& round = round_[index];
+      if (!round.live || !round.waiting.Contains(node)) continue;
+      AcknowledgeRound(index, node, round.spec.extent != 0 && holds(round.spec.extent));
       ++moved;
     }
     for (RoundIndex& index : state.round_of) index = kNoRound;
@@ -180,7 +237,8 @@ int Oic::Acknowledge(NodeId node, std::uint64_t sequence, TimeNs now_ns) {
     // A sequence that became a mark has no record: its slot was emptied kRecords sequences ago.
     RoundIndex& index = state.round_of[s % kRecords];
     if (index == kNoRound) continue;
-    AcknowledgeRound(index, node);
+    const std::uint64_t extent = round_[index].spec.extent;
+    AcknowledgeRound(index, node, extent != 0 && holds(extent));
     index = kNoRound;
     ++moved;
   }
@@ -188,14 +246,13 @@ int Oic::Acknowledge(NodeId node, std::uint64_t sequence, TimeNs now_ns) {
 }
 
 // Model rule: RELEASE_AFTER_HOLD
-void Oic::AcknowledgeRound(RoundIndex index, NodeId node) {
+void Oic::AcknowledgeRound(RoundIndex index, NodeId node, bool is_held) {
   Round& round = round_[index];
   APTA_CHECK(round.live);
   if (!round.waiting.Contains(node)) return;
   round.waiting.Remove(node);
-  if (round.spec.extent != 0 && gate_->Holds(node, round.spec.extent) &&
-      Upholds(Rule::kReleaseAfterHold)) {
-    round.holding.Add(node);
+  if (is_held && Upholds(Rule::kReleaseAfterHold)) {
+    BeginHolding(&round, node);
     if (!round.in_held_list) {
       round.in_held_list = true;
       held_.push_back(index);

@@ -19,6 +19,9 @@
 //      those that were fenced are gone.
 //   3. A dead node owes nothing: it leaves every round. A fenced one owes nothing, and may read.
 //   4. A node's word is believed only between what it acknowledged before and what was issued.
+//   5. What a node holds, or says that it holds, costs a request of another one next to nothing:
+//      hold tables are looked at again only when something was taken off, not more often than each
+//      kLookIntervalNs, and rounds are walked in slices.
 #pragma once
 
 #include <array>
@@ -27,6 +30,7 @@
 
 #include "daemon/node_set.h"
 #include "fabric/clock.h"
+#include "fabric/hold_table.h"
 #include "fabric/message.h"
 #include "fabric/ring.h"
 
@@ -39,8 +43,9 @@ class InvalidationGate {
   virtual void Issue(NodeId node, std::uint64_t sequence,
                      const fabric::Invalidation& invalidation) = 0;
   virtual void IssueDropAll(NodeId node, std::uint64_t sequence) = 0;
-  virtual std::uint64_t Acknowledged(NodeId node) = 0;        // hostile: any value
-  virtual bool Holds(NodeId node, std::uint64_t extent) = 0;  // hostile: any answer
+  virtual std::uint64_t Acknowledged(NodeId node) = 0;  // hostile: any value
+  // REQUIRES: present(). Hostile: says anything.
+  virtual const fabric::HoldTable& Holds(NodeId node) = 0;
 };
 
 // "Whatever is older than `version` is stale."
@@ -86,8 +91,10 @@ class Oic {
   void IssueRound(const RoundSpec& spec, fabric::TimeNs now_ns);
 
   // Looks for new acknowledgements of the nodes that owe some, and at rounds that wait for hold
-  // tables; returns how many rounds moved on. Costs one load per owing node.
+  // tables; returns how many rounds moved on. Costs one load per owing node and one per node that
+  // holds something.
   int Poll(fabric::TimeNs now_ns);
+  static constexpr fabric::TimeNs kLookIntervalNs = 1'000'000;
 
   std::uint64_t Issued(NodeId node) const { return node_[node].issued; }
   std::uint64_t Outstanding(NodeId node) const { return node_[node].issued - node_[node].acked; }
@@ -133,13 +140,24 @@ class Oic {
     std::uint64_t held_bytes = 0;
     fabric::TimeNs owing_since_ns = 0;
     std::vector<RoundIndex> round_of;  // by sequence % kRecords
+    // What its hold table listed when we looked last, and what we found there since: sorted. Rounds
+    // that it holds are judged by this, so nothing may be missing.
+    std::vector<std::uint64_t> listed;
+    bool lists_everything = false;
+    std::uint64_t seen_changes = 0;
+    fabric::TimeNs next_look_ns = 0;
+    std::uint64_t holding_rounds = 0;
   };
 
   void IssueTo(NodeId node, RoundIndex index, fabric::TimeNs now_ns);
   void OwesNothing(NodeId node);
   int Acknowledge(NodeId node, std::uint64_t sequence, fabric::TimeNs now_ns);
-  void AcknowledgeRound(RoundIndex index, NodeId node);
+  void AcknowledgeRound(RoundIndex index, NodeId node, bool is_held);
   void LetGo(Round* round, NodeId node);
+  void BeginHolding(Round* round, NodeId node);
+  void EndHolding(Round* round, NodeId node);
+  void LookAtHolds(fabric::TimeNs now_ns);
+  int SweepHeld();
   bool PollHeld(RoundIndex index);
   void AdvanceRound(RoundIndex index);
   RoundIndex NewRound();
@@ -153,6 +171,9 @@ class Oic {
   std::vector<Round> round_;
   RoundIndex free_round_ = kNoRound;
   std::vector<RoundIndex> held_;  // rounds with a non-empty `holding`
+  std::vector<std::uint64_t> copied_;
+  std::size_t to_sweep_ = 0;  // the first so many of held_ are to be looked at
+  NodeSet holding_;           // nodes that hold rounds
   std::uint64_t held_bytes_ = 0;
   std::uint64_t open_rounds_ = 0;
 };

@@ -171,7 +171,6 @@ void Shard::SetAsleep(std::uint32_t asleep) {
 }
 
 void Shard::Sleep() {
-  for (const auto& home : homes_) home->NudgeOwing();
   SetAsleep(1);
   polls_ = 0;  // read the clock
   if (PollOnce() == 0 && !stop_.load()) {
@@ -259,17 +258,6 @@ std::uint64_t Shard::Acknowledged(NodeId node) {
   return node_[node] ? node_[node]->invalidations.Acknowledged() : 0;
 }
 
-bool Shard::Holds(NodeId node, std::uint64_t extent) {
-  if (!node_[node]) return false;
-  const fabric::HoldTable* holds = node_[node]->port->holds();
-  // Acquire loads: what was listed before the acknowledgement that we have read is there (partner:
-  // the release in InvalidationDrain::Acknowledge).
-  if (holds->hold_everything.load(std::memory_order_acquire) != 0) return true;
-  if (holds->used.load(std::memory_order_acquire) == 0) return false;
-  for (const auto& slot : holds->extent_offset) {
-    if (slot.load(std::memory_order_acquire) == extent) return true;
-  }
-  return false;
-}
+const fabric::HoldTable& Shard::Holds(NodeId node) { return *node_[node]->port->holds(); }
 
 }  // namespace apta::daemon

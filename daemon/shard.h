@@ -98,7 +98,7 @@ class Shard final : private NodeGate {
              const fabric::Invalidation& invalidation) override;
   void IssueDropAll(NodeId node, std::uint64_t sequence) override;
   std::uint64_t Acknowledged(NodeId node) override;
-  bool Holds(NodeId node, std::uint64_t extent) override;
+  const fabric::HoldTable& Holds(NodeId node) override;
 
   const int index_;
   const std::vector<Pool*> pools_;

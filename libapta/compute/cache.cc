@@ -384,15 +384,7 @@ void Cache::Hold(std::uint64_t extent) {
   const bool is_listed = std::any_of(held_.begin(), held_.end(),
                                      [&](const auto& held) { return held.first == extent; });
   if (is_listed) return;
-  for (int slot = 0; slot < fabric::HoldTable::kSlots; ++slot) {
-    if (holds_->extent_offset[slot].load() != 0) continue;
-    holds_->extent_offset[slot].store(extent);
-    held_.emplace_back(extent, slot);
-    holds_->used.store(held_.size());
-    return;
-  }
-  holds_->hold_everything.store(1);
-  held_.emplace_back(extent, -1);
+  held_.emplace_back(extent, holds_->List(extent));
 }
 
 // Model rule: HOLD_ENDS
@@ -403,20 +395,18 @@ void Cache::ReleaseHolds() {
     PrivateCopy::At(place)->Drop();
     return true;
   });
+  constexpr std::uint64_t kNoSlot = fabric::HoldTable::kNoSlot;
   bool all_listed = true;
-  std::erase_if(held_, [&](const auto& held) {
+  const std::size_t ended = std::erase_if(held_, [&](const auto& held) {
     const auto& [extent, slot] = held;
     if (pins_->WatchIfPinned(extent)) {
-      all_listed = all_listed && slot >= 0;
+      all_listed = all_listed && slot != kNoSlot;
       return false;
     }
-    if (slot >= 0) holds_->extent_offset[slot].store(0);
+    if (slot != kNoSlot) holds_->TakeOff(slot);
     return true;
   });
-  const auto listed = static_cast<std::uint64_t>(
-      std::count_if(held_.begin(), held_.end(), [](const auto& held) { return held.second >= 0; }));
-  holds_->used.store(listed);
-  if (all_listed) holds_->hold_everything.store(0);
+  if (ended > 0) holds_->Publish(all_listed);
 }
 
 }  // namespace apta::compute

@@ -95,6 +95,8 @@ class Cache {
   // Looked at after something was found, in every mode: what a dead memory server's memory says
   // may have been superseded by the next one.
   const fabric::LifeView& life() const { return life_; }
+  // Of a version that the caller knows to be pinned. 0: the session's memory is retired.
+  std::uint64_t PayloadBytesAt(Place place) const;
   const fabric::IndexView& view() const { return view_; }
   // A home has fenced this node: the session is over, and nothing is found any more.
   bool is_fenced() const { return is_fenced_.load(std::memory_order_acquire); }
@@ -175,7 +177,6 @@ class Cache {
     return PrivateCopy::IsPlace(place) ? PrivateCopy::At(place)->header() : view_.HeaderAt(place);
   }
   std::uint64_t VersionAt(Place place) const;
-  std::uint64_t PayloadBytesAt(Place place) const;
   void ApplyOne(std::uint64_t sequence, const fabric::Invalidation& invalidation);
   void DropOlder(std::uint64_t key_hash, std::uint64_t version);
   bool MayInsert(const Fill& fill) const;
@@ -206,9 +207,9 @@ class Cache {
 
   mutable std::mutex mutex_;
 
-  std::list<std::shared_ptr<Fill>> fills_;           // unresolved
-  Eviction eviction_;                                // of the slots, by bytes
-  std::vector<std::pair<std::uint64_t, int>> held_;  // extent, slot of the hold table
+  std::list<std::shared_ptr<Fill>> fills_;                     // unresolved
+  Eviction eviction_;                                          // of the slots, by bytes
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> held_;  // extent, slot of the hold table
   std::vector<Place> doomed_;  // copies that have left the cache and are still read
   std::atomic<bool> is_fenced_{false};
   bool is_closed_ = false;  // since Clear

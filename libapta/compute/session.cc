@@ -215,15 +215,12 @@ void Session::AddStats(ClientStats* stats) const {
   stats->invalidations_applied += counters.invalidations_applied;
   stats->evictions += counters.evictions;
   stats->placement = copies_ ? Placement::kLocalCopy : Placement::kInPlace;
+  std::set<std::uint64_t> pinned;  // several threads may pin one version
+  pins_->ForEachPinned([&](std::uint64_t place) { pinned.insert(place); });
+  for (const std::uint64_t place : pinned) stats->bytes_pinned += cache_->PayloadBytesAt(place);
   if (has_failed()) return;
   stats->objects_cached += counters.objects;
   stats->bytes_cached += counters.bytes;
-  std::set<std::uint64_t> pinned;  // several threads may pin one extent
-  pins_->ForEachPinned([&](std::uint64_t extent) { pinned.insert(extent); });
-  for (const std::uint64_t extent : pinned) {
-    const fabric::ExtentHeader* header = view_.HeaderAt(extent);
-    if (header != nullptr) stats->bytes_pinned += header->payload_bytes;
-  }
 }
 
 Object Session::MakeObject(const PinnedExtent& pinned) const {

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "fabric/extent.h"
 #include "fabric/fd.h"
+#include "fabric/hold_table.h"
 #include "fabric/message.h"
 #include "fabric/ring.h"
 #include "fabric/superblock.h"
@@ -20,7 +21,7 @@
 namespace apta::fabric {
 
 inline constexpr std::uint64_t kPortMagic = 0x3154524f50414d41;
-inline constexpr std::uint32_t kPortLayoutVersion = 1;
+inline constexpr std::uint32_t kPortLayoutVersion = 2;
 
 // A lane's share of the staging area: a ring of bytes through which a body that does not fit into
 // its request flows. The node fills one slice while the home drains another.
@@ -40,17 +41,6 @@ struct PortHeader {
   std::uint32_t shards;
   std::uint32_t node;
 };
-
-// Extents that the node still reads although it has acknowledged, or is about to acknowledge,
-// their invalidation (protocol.md, "Reclamation"). Written by the node, normally empty.
-struct HoldTable {
-  static constexpr int kSlots = 1022;
-
-  alignas(kCacheLineBytes) std::atomic<std::uint64_t> used;  // slots in use; 0 = nothing is held
-  std::atomic<std::uint64_t> hold_everything;                // 1: the table was too small
-  std::atomic<std::uint64_t> extent_offset[kSlots];          // 0 = free slot
-};
-static_assert(sizeof(HoldTable) == 2 * kPageBytes);
 
 // One request at a time of one thread of the node.
 struct Lane {

@@ -73,13 +73,7 @@ class CacheTest : public ::testing::Test {
   }
   PinTable* Table() { return pins_->ThreadTable(); }
   std::uint64_t Acknowledged() { return issuer_.Acknowledged(); }
-  bool Holds(std::uint64_t extent) {
-    if (port_.holds()->hold_everything.load() != 0) return true;
-    for (const auto& slot : port_.holds()->extent_offset) {
-      if (slot.load() == extent) return true;
-    }
-    return false;
-  }
+  bool Holds(std::uint64_t extent) { return port_.holds()->Holds(extent); }
 
   std::byte* region_;
   std::uint64_t heap_;
@@ -134,13 +128,13 @@ TEST_F(CacheTest, APinnedExtentIsOnTheHoldTableBeforeTheAcknowledgement) {
   cache_->Apply(0, 0);
   EXPECT_EQ(Acknowledged(), 1u);
   EXPECT_TRUE(Holds(extent));
-  EXPECT_EQ(port_.holds()->used.load(), 1u);
+  EXPECT_EQ(port_.holds()->end.load(), 1u);
   cache_->ReleaseHolds();  // woken for nothing
   EXPECT_TRUE(Holds(extent));
   pinned->pin->Drop();
   cache_->ReleaseHolds();
   EXPECT_FALSE(Holds(extent));
-  EXPECT_EQ(port_.holds()->used.load(), 0u);
+  EXPECT_EQ(port_.holds()->end.load(), 0u);
 }
 
 TEST_F(CacheTest, APinnedExtentIsHeldAlsoWhenItHasLeftTheCache) {
@@ -334,7 +328,7 @@ TEST_F(CacheTest, BytesStayWithinTheLimitAndWhatIsUsedStaysLonger) {
 
 TEST_F(CacheTest, MorePinsThanTheHoldTableHasRoomForHoldEverything) {
   std::vector<PinnedExtent> pinned;
-  for (int i = 0; i < fabric::HoldTable::kSlots + 10; ++i) {
+  for (std::uint64_t i = 0; i < fabric::HoldTable::kSlots + 10; ++i) {
     const std::string key = "key " + std::to_string(i);
     const std::uint64_t extent = MakeExtent(key, 1);
     pinned.push_back(*Fill(key, 1, extent));
@@ -346,7 +340,7 @@ TEST_F(CacheTest, MorePinsThanTheHoldTableHasRoomForHoldEverything) {
   for (const PinnedExtent& one : pinned) one.pin->Drop();
   cache_->ReleaseHolds();
   EXPECT_EQ(port_.holds()->hold_everything.load(), 0u);
-  EXPECT_EQ(port_.holds()->used.load(), 0u);
+  EXPECT_EQ(port_.holds()->end.load(), 0u);
 }
 
 // Readers pin, look and verify while the home replaces the object and reuses an extent as soon as

@@ -8,12 +8,12 @@
 #include <functional>
 #include <map>
 #include <optional>
-#include <set>
 #include <string_view>
 #include <vector>
 
 #include "daemon/home.h"
 #include "fabric/port.h"
+#include "tests/daemon/fake_holds.h"
 
 namespace apta::daemon {
 
@@ -29,7 +29,7 @@ class FakeGate : public NodeGate {
     std::uint64_t issued = 0;
     std::uint64_t drop_all = 0;
     std::uint64_t acknowledged = 0;
-    std::set<std::uint64_t> holds;
+    FakeHolds holds;
     int nudges = 0;
     std::map<std::uint16_t, Lane> lanes;
   };
@@ -68,7 +68,7 @@ class FakeGate : public NodeGate {
     nodes_[id].issued = nodes_[id].drop_all = sequence;
   }
   std::uint64_t Acknowledged(NodeId id) override { return nodes_[id].acknowledged; }
-  bool Holds(NodeId id, std::uint64_t extent) override { return nodes_[id].holds.contains(extent); }
+  const fabric::HoldTable& Holds(NodeId id) override { return nodes_[id].holds.table(); }
   void Answer(const scheduler::Waiter& to, const Reply& reply,
               std::uint64_t payload_bytes) override {
     answers_.push_back({to, reply, payload_bytes});

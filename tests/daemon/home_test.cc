@@ -125,7 +125,7 @@ TEST_F(HomeTest, AStoppedNodesRingBecomesAMarkAndPutsGoOn) {
   EXPECT_EQ(gate_.node(1).drop_all, static_cast<std::uint64_t>(count - 1));
   EXPECT_EQ(LiveExtents(), static_cast<std::uint64_t>(count));  // it could read each of them
   gate_.AcknowledgeAll(1);
-  Poll();
+  Poll(20);
   EXPECT_EQ(LiveExtents(), 1u);
 }
 
@@ -238,7 +238,7 @@ TEST_F(HomeTest, AFullPoolSaysWhatIsHeldAndAsksThoseWhoHoldIt) {
   const std::uint64_t extents = LiveExtents();
   gate_.AcknowledgeAll(0);
   gate_.AcknowledgeAll(1);
-  Poll();
+  Poll(20);
   EXPECT_EQ(LiveExtents(), 4u);
   EXPECT_GT(extents, 100u);
   EXPECT_EQ(Put(0, "key 0", "fits").code, 0);

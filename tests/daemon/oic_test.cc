@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <map>
 #include <random>
 #include <set>
 #include <vector>
+
+#include "tests/daemon/fake_holds.h"
 
 namespace apta::daemon {
 namespace {
@@ -28,7 +31,7 @@ class OicTest : public ::testing::Test, public InvalidationGate, public RoundObs
   }
   void IssueDropAll(NodeId node, std::uint64_t sequence) override { drop_all_[node] = sequence; }
   std::uint64_t Acknowledged(NodeId node) override { return acknowledged_[node]; }
-  bool Holds(NodeId node, std::uint64_t extent) override { return holds_[node].contains(extent); }
+  const fabric::HoldTable& Holds(NodeId node) override { return holds_[node].table(); }
   // RoundObserver
   void OnAcknowledged(const RoundSpec& round) override { completed_.push_back(round.key_hash); }
   void OnOwes(NodeId node, std::uint64_t sequence) override {
@@ -54,9 +57,16 @@ class OicTest : public ::testing::Test, public InvalidationGate, public RoundObs
                      .counts = !others.empty()},
                     now_ns_);
   }
+  // Until nothing moves; enough time goes by for hold tables to be looked at again.
+  void PollAll() {
+    now_ns_ += Oic::kLookIntervalNs;
+    while (oic_.Poll(now_ns_) > 0) {
+    }
+  }
   void Acknowledge(NodeId node, std::uint64_t sequence) {
     acknowledged_[node] = sequence;
-    oic_.Poll(now_ns_);
+    while (oic_.Poll(now_ns_) > 0) {
+    }
   }
 
   Oic oic_{this, this};
@@ -65,7 +75,7 @@ class OicTest : public ::testing::Test, public InvalidationGate, public RoundObs
   std::map<NodeId, std::map<std::uint64_t, fabric::Invalidation>> records_;
   std::map<NodeId, std::uint64_t> drop_all_;
   std::map<NodeId, std::uint64_t> acknowledged_;
-  std::map<NodeId, std::set<std::uint64_t>> holds_;
+  std::map<NodeId, FakeHolds> holds_;
   std::vector<std::uint64_t> completed_;
   std::set<std::uint64_t> released_;
 };
@@ -146,10 +156,10 @@ TEST_F(OicTest, AnExtentOnAHoldTableStaysUntilItIsTakenOff) {
   Acknowledge(1, 1);
   EXPECT_EQ(completed_.size(), 1u);  // acknowledged all the same
   EXPECT_TRUE(released_.empty());
-  oic_.Poll(now_ns_);
+  PollAll();
   EXPECT_TRUE(released_.empty());
   holds_[0].clear();
-  oic_.Poll(now_ns_);
+  PollAll();
   EXPECT_TRUE(released_.contains(64));
 }
 
@@ -181,10 +191,10 @@ TEST_F(OicTest, ADeadNodeOwesNothing) {
   holds_[1].insert(64);
   Acknowledge(1, 1);
   oic_.ForgetNode(0);
-  oic_.Poll(now_ns_);
+  PollAll();
   EXPECT_EQ(released_, (std::set<std::uint64_t>{128}));  // 1 still holds the other
   oic_.ForgetNode(1);
-  oic_.Poll(now_ns_);
+  PollAll();
   EXPECT_TRUE(released_.contains(64));
   EXPECT_EQ(completed_.size(), 2u);
   // The slot's next node begins anew.
@@ -214,8 +224,44 @@ TEST_F(OicTest, WhatStandsOnAHoldTableBehindAMarkStays) {
   EXPECT_EQ(released_.size(), kRecords + 8);
   EXPECT_EQ(oic_.held_bytes(), 128u);
   holds_[0].clear();
-  oic_.Poll(now_ns_);
+  PollAll();
   EXPECT_EQ(oic_.open_rounds(), 0u);
+}
+
+// Invariant 5. A ratio with a wide bound: before, every poll looked at every slot for every round.
+TEST_F(OicTest, WhatANodeHoldsCostsTheOthersNothing) {
+  const auto polls_ns = [&] {
+    const auto began = std::chrono::steady_clock::now();
+    for (int i = 0; i < 20'000; ++i) oic_.Poll(now_ns_);
+    return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - began);
+  };
+  const double without = polls_ns().count();
+  for (std::uint64_t i = 1; i <= 1000; ++i) {
+    Round(i, i * 64, {0});
+    holds_[0].insert(i * 64);
+    Acknowledge(0, i);
+  }
+  EXPECT_EQ(oic_.open_rounds(), 1000u);
+  const double with = polls_ns().count();
+  EXPECT_LT(with, without * 30);
+  holds_[0].clear();
+  PollAll();
+  EXPECT_EQ(oic_.open_rounds(), 0u);
+}
+
+// A node that takes off and lists without pause is looked at now and then only.
+TEST_F(OicTest, ANodeThatChangesItsTableWithoutPauseIsNotLookedAtWithoutPause) {
+  Round(1, 64, {0});
+  holds_[0].insert(64);
+  Acknowledge(0, 1);
+  holds_[0].insert(128);
+  holds_[0] = {64};  // changed
+  oic_.Poll(now_ns_);
+  holds_[0].clear();
+  for (int i = 0; i < 3; ++i) oic_.Poll(now_ns_ + Oic::kLookIntervalNs - 1);
+  EXPECT_TRUE(released_.empty());
+  PollAll();
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{64}));
 }
 
 // Any interleaving of rounds, acknowledgements, holds, lies and deaths: an extent is released when,
@@ -241,7 +287,7 @@ TEST_F(OicTest, RandomRunsReleaseExactlyWhatNobodyCanRead) {
       }
       case 1:  // lies
         acknowledged_[node] = random() % 2 == 0 ? issued[node] + 1 + random() % 9 : 0;
-        oic_.Poll(now_ns_);
+        PollAll();
         acknowledged_[node] = issued[node] - oic_.Outstanding(node);
         break;
       case 2:
@@ -274,7 +320,7 @@ TEST_F(OicTest, RandomRunsReleaseExactlyWhatNobodyCanRead) {
         Round(extent, extent, holders, static_cast<NodeId>(random() % 4));
       }
     }
-    oic_.Poll(now_ns_);
+    PollAll();
     for (auto entry = truth.begin(); entry != truth.end();) {
       const auto& [extent, one] = *entry;
       bool is_held = !one.owed.empty();
@@ -332,7 +378,7 @@ TEST_F(OicTest, AHolderThatIsFencedStaysAHolder) {
   Acknowledge(0, 1);
   oic_.FenceNode(0);
   holds_[0].clear();
-  oic_.Poll(now_ns_);
+  PollAll();
   EXPECT_TRUE(released_.empty());
   oic_.ForgetNode(0);
   EXPECT_TRUE(released_.contains(640));
@@ -371,7 +417,7 @@ TEST_F(OicTest, AnEvictionIsOverWhenNobodyReadsTheVersionInPlaceAndReleasesNothi
   Acknowledge(0, 1);
   EXPECT_TRUE(completed_.empty()) << "it would be no sharer, and nobody would ask it again";
   holds_[0].clear();
-  oic_.Poll(now_ns_);
+  PollAll();
   EXPECT_EQ(completed_, (std::vector<std::uint64_t>{77}));
   EXPECT_TRUE(released_.empty()) << "the version is current";
 }

@@ -263,7 +263,7 @@ TEST_F(HostileTest, LyingAcknowledgementsHarmNobodyElse) {
   }
   // Holds all there is, for ever: until it leaves (TearDown sees to it that this is all).
   liar.port().holds()->hold_everything.store(1);
-  liar.port().holds()->used.store(kHuge);
+  liar.port().holds()->end.store(kHuge);
 }
 
 TEST_F(HostileTest, ABodyThatStopsHalfWayNeverBecomesVisible) {

@@ -103,7 +103,7 @@ void World::CheckEnd() {
     for (const auto& node : nodes_) {
       who += fmt::format("; n{}: issued {}, owes {}, holds {}, current {}", node->index,
                          home_->oic().Issued(node->slot), home_->oic().Outstanding(node->slot),
-                         node->port->holds()->used.load(), node->cache->IsCurrent(0));
+                         node->port->holds()->end.load(), node->cache->IsCurrent(0));
     }
     Fail(fmt::format("{} rounds are open, and everybody is quiet{}", home_->oic().open_rounds(),
                      who));

@@ -377,12 +377,7 @@ std::uint64_t World::Acknowledged(NodeId slot) {
   return slots_[slot].port->invalidations(0)->acknowledged.load();
 }
 
-bool World::Holds(NodeId slot, std::uint64_t extent) {
-  const fabric::HoldTable* holds = slots_[slot].port->holds();
-  if (holds->hold_everything.load() != 0) return true;
-  return std::any_of(std::begin(holds->extent_offset), std::end(holds->extent_offset),
-                     [&](const auto& held) { return held.load() == extent; });
-}
+const fabric::HoldTable& World::Holds(NodeId slot) { return *slots_[slot].port->holds(); }
 
 void World::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_t payload_bytes) {
   ++answered_;

@@ -182,7 +182,7 @@ class World : private daemon::NodeGate {
   void Issue(NodeId node, std::uint64_t sequence, const fabric::Invalidation& record) override;
   void IssueDropAll(NodeId node, std::uint64_t sequence) override;
   std::uint64_t Acknowledged(NodeId node) override;
-  bool Holds(NodeId node, std::uint64_t extent) override;
+  const fabric::HoldTable& Holds(NodeId node) override;
   void Answer(const scheduler::Waiter& to, const fabric::Reply& reply,
               std::uint64_t payload_bytes) override;
   std::uint64_t StagedBytes(NodeId node, std::uint16_t lane) override;

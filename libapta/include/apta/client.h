@@ -53,7 +53,7 @@ struct CallOptions {
 // Counters since Connect, over all threads of the node; monotonic but for the bytes_* gauges.
 struct ClientStats {
   std::uint64_t hits = 0;                   // gets served from the cache, without a message
-  std::uint64_t misses = 0;                 // gets that asked the home
+  std::uint64_t misses = 0;                 // gets that no cached version served at once
   std::uint64_t puts = 0;                   // committed puts, drafts and deletes
   std::uint64_t invalidations_applied = 0;  // records taken from the invalidation rings
   std::uint64_t evictions = 0;              // entries that left the cache for lack of room
