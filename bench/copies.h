@@ -1,0 +1,31 @@
+// memcpy and its rivals: what a copy of so many bytes costs at best on this machine, in this run.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace apta::bench {
+
+// A private buffer that is all there, on 2 MiB pages where it is large enough and the kernel gives
+// them (madvise).
+class Buffer {
+ public:
+  explicit Buffer(std::size_t bytes, bool huge = true);
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer();
+  std::byte* data() const { return data_; }
+  std::size_t size() const { return size_bytes_; }
+
+ private:
+  std::size_t size_bytes_;
+  std::size_t mapped_bytes_;
+  std::byte* base_;
+  std::byte* data_;
+};
+
+// Registers "copy/how:memcpy|rep_movsb|streaming/size:N" for each size.
+void AddCopies(const std::vector<std::int64_t>& sizes);
+
+}  // namespace apta::bench
