@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "measure.h"
+
 namespace apta::bench {
 
 // A private buffer that is all there, on 2 MiB pages where it is large enough and the kernel gives
@@ -23,6 +25,17 @@ class Buffer {
   std::size_t mapped_bytes_;
   std::byte* base_;
   std::byte* data_;
+};
+
+// The best of the three, measured when asked.
+class BestCopy {
+ public:
+  explicit BestCopy(std::size_t bytes);
+  const Reference* reference() const { return &reference_; }
+
+ private:
+  Buffer from_, to_;
+  Reference reference_;
 };
 
 // Registers "copy/how:memcpy|rep_movsb|streaming/size:N" for each size.

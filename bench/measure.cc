@@ -49,8 +49,9 @@ void ReportTurns(benchmark::State* state, const std::string& reference, std::vec
     references.Add(turn.reference_ns);
     ratios.Add(MedianOf(turn.ns) / turn.reference_ns);
   }
-  state->counters[reference + "_s"] = references.Median() * 1e-9;
-  state->counters["per_" + reference] = ratios.Median();
+  const std::string name = reference.substr(0, reference.find('_'));  // copy_4096: copy
+  state->counters[name + "_s"] = references.Median() * 1e-9;
+  state->counters["per_" + name] = ratios.Median();
   state->counters["near"] =
       all_samples == 0 ? 0 : static_cast<double>(near_samples) / static_cast<double>(all_samples);
 }
@@ -108,6 +109,7 @@ void Samples::Report(benchmark::State* state, const std::string& name) {
 }
 
 void SetSecondsPerRepetition(double seconds) { g_seconds = seconds; }
+double SecondsPerRepetition() { return g_seconds; }
 
 double ClockNs() {
   static const double ns = [] {

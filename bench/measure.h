@@ -53,6 +53,7 @@ struct Sampling {
   double turn_ns = 1'500'000;
 };
 void SetSecondsPerRepetition(double seconds);
+double SecondsPerRepetition();
 
 struct Reference {
   std::string name;

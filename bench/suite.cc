@@ -102,6 +102,7 @@ int RunRole(const Suite& suite, const std::vector<std::string>& words) {
 }  // namespace
 
 const Run& CurrentRun() { return g_run; }
+int Repetitions() { return g_run.quick ? 1 : 5; }
 
 std::string Name(std::string_view op, const Where& where) {
   std::string name(op);

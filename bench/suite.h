@@ -22,6 +22,7 @@ struct Run {
   std::string samples;  // a file for raw samples, "" = none
 };
 const Run& CurrentRun();
+int Repetitions();
 
 struct Suite {
   std::string_view name;
@@ -46,7 +47,7 @@ void Add(const std::string& name, Function&& function, Arguments&&... arguments)
                                std::forward<Arguments>(arguments)...)
       ->Iterations(1)
       ->UseManualTime()
-      ->Repetitions(CurrentRun().quick ? 1 : 5)
+      ->Repetitions(Repetitions())
       ->ReportAggregatesOnly(!CurrentRun().quick)
       ->Unit(benchmark::kNanosecond);
 }
