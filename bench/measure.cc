@@ -1,5 +1,7 @@
 #include "measure.h"
 
+#include <sys/resource.h>
+
 #include <cmath>
 #include <map>
 
@@ -13,7 +15,7 @@ double g_seconds = 0.1;
 constexpr double kAgree = 1.25;
 constexpr double kNear = 1.4;
 // How much longer than asked for a benchmark waits for the machine to be as it was at its best.
-constexpr double kPatience = 4;
+double g_patience = 4;
 
 struct Turn {
   double reference_ns;
@@ -67,7 +69,7 @@ bool TakeTurns(const Sampling& sampling, const Reference& reference,
   const auto began = Clock::now();
   while (taken < sampling.most) {
     const bool is_enough = near >= sampling.least && near_ns >= limit_ns;
-    const bool is_late = taken >= sampling.least && NsSince(began) > kPatience * limit_ns;
+    const bool is_late = taken >= sampling.least && NsSince(began) > g_patience * limit_ns;
     if (is_enough || is_late) break;
     const double before_ns = reference.take();
     if (sample(i++) < 0) return false;  // wakes and warms what the reference let go cold
@@ -82,7 +84,7 @@ bool TakeTurns(const Sampling& sampling, const Reference& reference,
     const double after_ns = reference.take();
     const auto [low, high] = std::minmax(before_ns, after_ns);
     best_ns = std::min(best_ns, low);
-    if (high > low * kAgree && NsSince(began) < kPatience * limit_ns) continue;
+    if (high > low * kAgree && NsSince(began) < g_patience * limit_ns) continue;
     turn.reference_ns = (low + high) / 2;
     taken += turn.ns.size();
     if (turn.reference_ns <= best_ns * kNear) {
@@ -106,6 +108,17 @@ double Samples::Quantile(double q) {
 void Samples::Report(benchmark::State* state, const std::string& name) {
   state->counters[name + "_p50_s"] = Median() * 1e-9;
   state->counters[name + "_p99_s"] = Quantile(0.99) * 1e-9;
+}
+
+void SetNearRing(double ns) {
+  BestOf("ring") = ns / kNear;
+  g_patience = 100;
+}
+
+std::uint64_t FirstTouches() {
+  rusage usage{};
+  getrusage(RUSAGE_THREAD, &usage);
+  return static_cast<std::uint64_t>(usage.ru_minflt);
 }
 
 void SetSecondsPerRepetition(double seconds) { g_seconds = seconds; }

@@ -55,10 +55,17 @@ struct Sampling {
 void SetSecondsPerRepetition(double seconds);
 double SecondsPerRepetition();
 
+// What the ring round trip is at most when this machine's cores are near each other, by whoever
+// knows it (--near). Repetitions then wait a while for that.
+void SetNearRing(double ns);
+
 struct Reference {
   std::string name;
   std::function<double()> take;  // ns, measured now
 };
+
+// Pages that the calling thread has touched for the first time in some mapping, so far.
+std::uint64_t FirstTouches();
 
 // What it costs to read the clock twice; taken off each sample.
 double ClockNs();

@@ -19,6 +19,7 @@
 #include "fabric/ring.h"
 #include "fabric/superblock.h"
 #include "floor.h"
+#include "heap.h"
 #include "suite.h"
 
 namespace apta::bench {
@@ -41,10 +42,8 @@ constexpr char kAbout[] =
 
 void RoundTrip(benchmark::State& state, Floor::Kind kind) {
   Floor floor(kind);
-  // The reference is the same thing: it says when the machine was at its best.
-  const std::string name = kind == Floor::Kind::kFlags ? "flag" : "ring";
-  const Reference reference{name, [&] { return floor.TakeNs(); }};
-  TakeSamples(state, {.turn_ns = 0}, &reference, [&](std::uint64_t) {
+  // The reference is the lean ring, in turns: it says when the machine was at its best.
+  TakeSamples(state, {.turn_ns = 0}, RingReference(), [&](std::uint64_t) {
     floor.Wake();
     for (int k = 0; k < 16; ++k) floor.RoundTrip();
     const auto began = Clock::now();
@@ -140,49 +139,6 @@ void Invalidate(benchmark::State& state) {
 }
 
 // --- the index
-
-// A region with `count` objects of one line of payload each.
-class Heap {
- public:
-  explicit Heap(std::uint64_t count) : memory_(kBytes) {
-    region_ = memory_.data();
-    auto* superblock = reinterpret_cast<fabric::Superblock*>(region_);
-    std::memset(region_, 0, kBytes);
-    fabric::FormatSuperblock(superblock, kBytes, 1, 1, 2);
-    std::uint64_t at = superblock->heap_offset;
-    fabric::IndexWriter writer(region_, *superblock, [&] {
-      at += fabric::kCacheLineBytes;
-      return at - fabric::kCacheLineBytes;
-    });
-    for (std::uint64_t i = 0; i < count; ++i) {
-      keys_.push_back(Key("index", i));
-      hashes_.push_back(fabric::KeyHash(keys_.back()));
-      auto* header = reinterpret_cast<fabric::ExtentHeader*>(region_ + at);
-      *header = {.version = i + 1, .payload_bytes = 64, .key_hash = hashes_.back()};
-      header->key_bytes = static_cast<std::uint16_t>(keys_.back().size());
-      header->payload_offset =
-          static_cast<std::uint32_t>(fabric::PayloadOffset(header->key_bytes, 64));
-      std::memcpy(header + 1, keys_.back().data(), keys_.back().size());
-      const std::uint64_t extent = at;
-      at += fabric::AlignUp(fabric::ExtentBytes(header->key_bytes, 64), fabric::kCacheLineBytes);
-      fabric::IndexSlot* slot = writer.Reserve(hashes_.back());
-      if (slot == nullptr) Die(absl::InternalError("the index is full"));
-      fabric::IndexWriter::Commit(slot, hashes_.back(), extent);
-    }
-    view_ = fabric::IndexView(region_, *superblock);
-  }
-  const fabric::IndexView& view() const { return view_; }
-  const std::string& key(std::uint64_t n) const { return keys_[n % keys_.size()]; }
-  std::uint64_t hash(std::uint64_t n) const { return hashes_[n % hashes_.size()]; }
-
- private:
-  static constexpr std::uint64_t kBytes = 64 << 20;
-  Buffer memory_;
-  std::byte* region_;
-  fabric::IndexView view_;
-  std::vector<std::string> keys_;
-  std::vector<std::uint64_t> hashes_;
-};
 
 // In a scattered order: what is next is not what lies beside.
 constexpr std::uint64_t kStride = 7919;

@@ -120,15 +120,17 @@ void GetMiss(benchmark::State& state, const Case& which) {
       static_cast<std::uint64_t>(std::clamp<std::int64_t>((96 << 20) / which.size_bytes, 2, 256));
   const std::string unrelated = Key("miss-unrelated", 0);
   bool ok = other.Put(unrelated, AsBytes("x")).ok() && client.Get(unrelated).ok();
-  std::uint64_t calls = 0, misses = 0, misses_before = 0;
+  std::uint64_t calls = 0, misses = 0, misses_before = 0, touches = 0, touches_before = 0;
   const auto prepare = [&](std::uint64_t i) {
     if (i % keys != 0) return ok;
     misses += client.stats().misses - misses_before;
+    touches += FirstTouches() - touches_before;
     for (std::uint64_t k = 0; k < keys; ++k) ok = other.Put(Key("miss", k), View(value)).ok() && ok;
     ok = client.Get(unrelated).ok() && ok;
     // Large puts have left nothing in the caches.
     for (int warm = 0; warm < 8; ++warm) ok = client.Stat(unrelated).ok() && ok;
     misses_before = client.stats().misses;
+    touches_before = FirstTouches();
     return ok;
   };
   // Pages of this client's mapping that are touched for the first time: see get_first_touch.
@@ -136,14 +138,19 @@ void GetMiss(benchmark::State& state, const Case& which) {
     ok = prepare(0);
     for (std::uint64_t k = 0; k < keys; ++k) ok = client.Get(Key("miss", k)).ok() && ok;
   }
-  misses = 0;
+  misses = touches = 0;
   misses_before = client.stats().misses;
+  touches_before = FirstTouches();
   Measure(state, {}, RingReference(), prepare, [&](std::uint64_t n) {
     const absl::StatusOr<Object> object = client.Get(Key("miss", n % keys));
     ++calls;
     return object.ok() && object->size() == value.size();
   });
   misses += client.stats().misses - misses_before;
+  touches += FirstTouches() - touches_before;
+  // Of pages, in the client's mapping: what a miss should not have to pay for.
+  state.counters["first_touches_per_call"] =
+      static_cast<double>(touches) / static_cast<double>(std::max<std::uint64_t>(calls, 1));
   if (misses != calls) state.SkipWithError("not every miss was one");
   for (std::uint64_t k = 0; k < keys; ++k) (void)other.Delete(Key("miss", k));
 }

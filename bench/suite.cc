@@ -78,10 +78,14 @@ class Lines : public benchmark::BenchmarkReporter {
 
 void PrintHelp(const Suite& suite) {
   fmt::print(
-      "usage: {} [--quick] [--all] [--samples FILE] [--benchmark_filter=REGEX]\n"
-      "       [--benchmark_out=FILE.json] [--benchmark_list_tests]\n\n{}\n"
+      "usage: {} [--quick] [--all] [--near NS] [--samples FILE]\n"
+      "       [--benchmark_filter=REGEX] [--benchmark_out=FILE.json] "
+      "[--benchmark_list_tests]\n\n{}\n"
       "  --quick         that everything works, in seconds; the figures mean nothing\n"
       "  --all           also what takes long: the whole matrix\n"
+      "  --near NS       wait up to 10 s a repetition for ring round trips of at most NS: a "
+      "virtual\n"
+      "                  machine's cores are near each other at times (measure.h)\n"
       "  --samples FILE  raw samples as JSON, where a suite has any to plot\n\n"
       "A line is the median of the repetitions, their coefficient of variation (cv), and the p99\n"
       "of single calls; counters are in SI units. Every --benchmark_… flag of Google Benchmark\n"
@@ -124,6 +128,8 @@ int Main(int argc, char** argv, const Suite& suite) {
       SetSecondsPerRepetition(0.01);
     } else if (words[i] == "--all") {
       g_run.all = true;
+    } else if (words[i] == "--near" && i + 1 < words.size()) {
+      SetNearRing(std::stod(words[++i]));
     } else if (words[i] == "--samples" && i + 1 < words.size()) {
       g_run.samples = words[++i];
     } else {
