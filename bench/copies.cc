@@ -16,8 +16,6 @@ namespace {
 
 constexpr std::size_t kHugePageBytes = 2 << 20;
 
-using Copy = void (*)(std::byte* to, const std::byte* from, std::size_t bytes);
-
 void Regular(std::byte* to, const std::byte* from, std::size_t bytes) {
   std::memcpy(to, from, bytes);
 }
@@ -41,16 +39,13 @@ void Streaming(std::byte* to, const std::byte* from, std::size_t bytes) {
   _mm_sfence();
 }
 
-constexpr std::pair<const char*, Copy> kHow[] = {
-    {"memcpy", Regular}, {"rep_movsb", RepMovsb}, {"streaming", Streaming}};
-
-void RunCopy(benchmark::State& state, Copy copy, std::int64_t size) {
+void RunCopy(benchmark::State& state, const CopyWay& way, std::int64_t size) {
   const auto bytes = static_cast<std::size_t>(size);
   const Buffer from(bytes), to(bytes);
   std::memset(from.data(), 'a', bytes);
   const auto calls = static_cast<std::uint32_t>(std::clamp<std::int64_t>(65536 / size, 1, 256));
   Measure(state, {.calls = calls}, nullptr, [&](std::uint64_t) {
-    copy(to.data(), from.data(), bytes);
+    way.copy(to.data(), from.data(), bytes);
     benchmark::DoNotOptimize(to.data());
     benchmark::ClobberMemory();
     return true;
@@ -59,6 +54,9 @@ void RunCopy(benchmark::State& state, Copy copy, std::int64_t size) {
 }
 
 }  // namespace
+
+const std::array<CopyWay, 3> kCopyWays = {
+    {{"memcpy", Regular}, {"rep_movsb", RepMovsb}, {"streaming", Streaming}}};
 
 Buffer::Buffer(std::size_t bytes, bool huge) : size_bytes_(bytes) {
   mapped_bytes_ = bytes / kHugePageBytes * kHugePageBytes + 2 * kHugePageBytes;
@@ -77,9 +75,9 @@ Buffer::~Buffer() { munmap(base_, mapped_bytes_); }
 BestCopy::BestCopy(std::size_t bytes)
     : from_(bytes), to_(bytes), reference_{fmt::format("copy_{}", bytes), [this] {
                                              double best_ns = INFINITY;
-                                             for (const auto& [how, copy] : kHow) {
+                                             for (const CopyWay& way : kCopyWays) {
                                                const auto began = Clock::now();
-                                               copy(to_.data(), from_.data(), from_.size());
+                                               way.copy(to_.data(), from_.data(), from_.size());
                                                best_ns = std::min(best_ns, NsSince(began));
                                              }
                                              return best_ns;
@@ -87,8 +85,8 @@ BestCopy::BestCopy(std::size_t bytes)
 
 void AddCopies(const std::vector<std::int64_t>& sizes) {
   for (const std::int64_t size : sizes) {
-    for (const auto& [how, copy] : kHow) {
-      Add(Name("copy", {{"how", how}, {"size", std::to_string(size)}}), RunCopy, copy, size);
+    for (const CopyWay& way : kCopyWays) {
+      Add(Name("copy", {{"how", way.name}, {"size", std::to_string(size)}}), RunCopy, way, size);
     }
   }
 }

@@ -1,6 +1,7 @@
 // memcpy and its rivals: what a copy of so many bytes costs at best on this machine, in this run.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -26,6 +27,13 @@ class Buffer {
   std::byte* base_;
   std::byte* data_;
 };
+
+// The ways to copy: memcpy, rep_movsb, streaming (whole cache lines only).
+struct CopyWay {
+  const char* name;
+  void (*copy)(std::byte* to, const std::byte* from, std::size_t bytes);
+};
+extern const std::array<CopyWay, 3> kCopyWays;
 
 // The best of the three, measured when asked.
 class BestCopy {

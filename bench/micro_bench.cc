@@ -32,6 +32,8 @@ constexpr char kAbout[] =
     "                         how:lean reads only what it must, how:home copies the whole\n"
     "                         request and writes a whole reply, as a home does\n"
     "  wake                   a thread that slept: by futex, or by doorbell (eventfd and epoll)\n"
+    "  hand_over              a copy whose source another core has just written, or whose target\n"
+    "                         it has just read\n"
     "  invalidation           issue one, apply and acknowledge it (one thread: no line moves)\n"
     "  index_find, index_locate   one hot key, or any of 10^5\n"
     "  hash                   XXH3 of so many bytes\n"
@@ -121,6 +123,61 @@ void WakeUp(benchmark::State& state, bool by_doorbell, std::int64_t idle_us) {
   });
 }
 
+// --- bytes that another core has just touched
+
+// A thread on the homes' core that writes a buffer, or reads it, when it is told to.
+class Toucher {
+ public:
+  Toucher(Buffer* buffer, bool writes)
+      : buffer_(buffer), own_(buffer->size()), writes_(writes), thread_([this] { Run(); }) {}
+  ~Toucher() {
+    stop_.store(true);
+    Touch();
+    thread_.join();
+  }
+  // Returns when it has.
+  void Touch() {
+    const std::uint32_t round = asked_.load() + 1;
+    asked_.store(round);
+    fabric::FutexWake(&asked_);
+    while (done_.load() != round) fabric::CpuRelax();
+  }
+
+ private:
+  void Run() {
+    UseCores(Cores::kHomes);
+    for (std::uint32_t seen = 0; !stop_.load(); done_.store(++seen)) {
+      while (asked_.load() == seen) fabric::FutexWait(&asked_, seen, 1'000'000'000);
+      const Buffer &to = writes_ ? *buffer_ : own_, &from = writes_ ? own_ : *buffer_;
+      std::memcpy(to.data(), from.data(), to.size());
+      benchmark::ClobberMemory();
+    }
+  }
+  Buffer* const buffer_;
+  const Buffer own_;
+  const bool writes_;
+  std::atomic<bool> stop_{false};
+  std::atomic<std::uint32_t> asked_{0}, done_{0};
+  std::thread thread_;
+};
+
+// What a copy costs whose source another core has just written, or whose target it has just read:
+// the two copies of a put through the staging area.
+void HandOver(benchmark::State& state, std::int64_t size, bool is_source, const CopyWay& way) {
+  Buffer shared(static_cast<std::size_t>(size)), own(static_cast<std::size_t>(size));
+  Toucher other(&shared, is_source);
+  const Buffer &to = is_source ? own : shared, &from = is_source ? shared : own;
+  const auto touch = [&](std::uint64_t) {
+    other.Touch();
+    return true;
+  };
+  Measure(state, {.least = 20}, RingReference(), touch, [&](std::uint64_t) {
+    way.copy(to.data(), from.data(), from.size());
+    benchmark::ClobberMemory();
+    return to.data()[0] == from.data()[0];
+  });
+}
+
 // --- invalidations
 
 void Invalidate(benchmark::State& state) {
@@ -190,6 +247,16 @@ void RegisterAll() {
     const std::string idle = std::to_string(idle_us);
     Add(Name("wake", {{"by", "futex"}, {"idle_us", idle}}), WakeUp, false, idle_us);
     Add(Name("wake", {{"by", "doorbell"}, {"idle_us", idle}}), WakeUp, true, idle_us);
+  }
+  for (const std::int64_t size : {64, 4 << 10, 32 << 10, 64 << 10, 1 << 20}) {
+    for (const bool is_source : {true, false}) {
+      for (const CopyWay& way : kCopyWays) {
+        const Where where = {{"what", is_source ? "source" : "target"},
+                             {"how", way.name},
+                             {"size", std::to_string(size)}};
+        Add(Name("hand_over", where), HandOver, size, is_source, way);
+      }
+    }
   }
   Add("invalidation", Invalidate);
   for (const std::uint64_t count : {1, 100'000}) {
