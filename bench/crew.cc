@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <sys/sysinfo.h>
 
-#include <cstdlib>
+#include <algorithm>
 #include <thread>
 
 #include "fabric/doorbell.h"
@@ -77,8 +77,8 @@ class Worker {
   // Hits are hits and misses misses, but for the first gets, and one key twice in a row.
   bool IsWhatItIsCalled() const {
     const ClientStats stats = client_->stats();
-    if (work_.op == "get_hit") return stats.misses * 20 < stats.hits;
-    if (work_.op == "get_miss") return stats.hits * 20 < stats.misses;
+    if (work_.op == "get_hit") return stats.misses * 10 < stats.hits;
+    if (work_.op == "get_miss") return stats.hits * 10 < stats.misses;
     return stats.puts > 1000;
   }
 
@@ -178,7 +178,8 @@ void Rate(benchmark::State& state, const Work& work, int repetitions) {
   if (crew == nullptr) crew = std::make_unique<Crew>(work);
   double rate = 0;
   for (auto _ : state) {
-    rate = crew->CallsPerSecond(SecondsPerRepetition() * 2);
+    // Long enough for each to have its turn on a machine that is busy otherwise.
+    rate = crew->CallsPerSecond(std::max(0.1, SecondsPerRepetition() * 2));
     state.SetIterationTime(rate > 0 ? 1 / rate : 0);
   }
   // Its nodes would be polled beside whatever comes next.
@@ -186,7 +187,8 @@ void Rate(benchmark::State& state, const Work& work, int repetitions) {
     crew.reset();
     repetition = 0;
   }
-  if (rate <= 0) return state.SkipWithError("a client's call failed, or none was made");
+  if (rate < 0) return state.SkipWithError("a call failed, or was not what it is measured as");
+  if (rate == 0) return state.SkipWithError("no call was made");
   state.counters["calls_per_s"] = rate;
 }
 

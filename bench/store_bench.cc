@@ -42,6 +42,7 @@ const Sizes kAllSizes = {64, 4 << 10, 64 << 10, 1 << 20, 8 << 20, 64 << 20};
 // --- memory servers, one per pool, begun when they are needed
 
 std::map<std::string, std::unique_ptr<Server>> g_servers;
+std::map<std::string, std::uint64_t> g_page_bytes;  // by pool: what the kernel has given
 
 const std::string& SocketOf(const std::string& pool) {
   std::unique_ptr<Server>& server = g_servers[pool];
@@ -51,8 +52,7 @@ const std::string& SocketOf(const std::string& pool) {
     options.coherence = pool == "trusted" ? "strict" : pool;
     options.access = pool == "trusted" ? "trusted" : "isolated";
     server = std::make_unique<Server>(std::vector<PoolOptions>{options});
-    const PoolInfo info = PoolOf(Connect(server->socket(), "bench", pool), pool);
-    benchmark::AddCustomContext("page_bytes_" + pool, std::to_string(info.page_bytes));
+    g_page_bytes[pool] = PoolOf(Connect(server->socket(), "bench", pool), pool).page_bytes;
   }
   return server->socket();
 }
@@ -273,7 +273,10 @@ void AddCase(const char* op, Case which, Function function, Arguments... argumen
   const std::string name = Name(op, {{"mode", which.pool},
                                      {"placement", copies ? "local_copy" : "in_place"},
                                      {"size", std::to_string(which.size_bytes)}});
-  Add(name, function, which, arguments...);
+  Add(name, [=](benchmark::State& state) {
+    function(state, which, arguments...);
+    state.counters["page_bytes"] = static_cast<double>(g_page_bytes[which.pool]);
+  });
 }
 
 void AddPool(const std::string& pool, Placement placement, const Sizes& sizes) {
@@ -295,6 +298,11 @@ void AddPool(const std::string& pool, Placement placement, const Sizes& sizes) {
   }
 }
 
+// So many that one key twice in a row is rare, and that they fit the pool.
+std::uint64_t MissedKeys(std::int64_t size) {
+  return static_cast<std::uint64_t>(std::clamp<std::int64_t>((128 << 20) / size, 64, 1000));
+}
+
 void AddRates(const Sizes& sizes) {
   for (const std::int64_t size : sizes) {
     for (const std::string op : {"get_hit", "get_miss", "put"}) {
@@ -307,7 +315,7 @@ void AddRates(const Sizes& sizes) {
           Add(name, [=](benchmark::State& state) {
             Work work{.socket = SocketOf("strict"), .op = op};
             work.size_bytes = static_cast<std::uint64_t>(size);
-            work.keys = op == "get_miss" ? 64 : 4;
+            work.keys = op == "get_miss" ? MissedKeys(size) : 4;
             work.processes = processes;
             work.threads = threads;
             Client client = Connect(work.socket, "bench", work.pool);

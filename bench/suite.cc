@@ -65,7 +65,7 @@ class Lines : public benchmark::BenchmarkReporter {
     line += fmt::format(" {:>9}",
                         p99 != run.counters.end() ? Human(p99->second.value, "s") : std::string());
     for (const auto& [counter, value] : run.counters) {
-      if (counter == "p99_s" || counter == "samples") continue;
+      if (counter == "p99_s" || counter == "samples" || counter == "page_bytes") continue;
       const bool is_time = counter.ends_with("_s") && !counter.ends_with("_per_s");
       line += fmt::format("  {}={}", counter, Human(value.value, is_time ? "s" : ""));
     }
