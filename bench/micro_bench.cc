@@ -20,6 +20,7 @@
 #include "fabric/superblock.h"
 #include "floor.h"
 #include "heap.h"
+#include "micro_rooms.h"
 #include "suite.h"
 
 namespace apta::bench {
@@ -36,6 +37,9 @@ constexpr char kAbout[] =
     "                         it has just read\n"
     "  invalidation           issue one, apply and acknowledge it (one thread: no line moves)\n"
     "  index_find, index_locate   one hot key, or any of 10^5\n"
+    "  cache_find, cache_fill, cache_apply   a hit; a miss but for its message; an invalidation\n"
+    "  pin_unpin              of one extent, by one thread\n"
+    "  object_manager         an extent taken and one given back\n"
     "  hash                   XXH3 of so many bytes\n"
     "  clock                  reading CLOCK_MONOTONIC\n"
     "  copy                   memcpy, rep movsb, streaming stores\n";
@@ -263,6 +267,7 @@ void RegisterAll() {
     Add(Name("index_find", {{"objects", std::to_string(count)}}), IndexFind, count);
     Add(Name("index_locate", {{"objects", std::to_string(count)}}), IndexLocate, count);
   }
+  AddRooms();
   std::vector<std::int64_t> sizes = {64, 4 << 10, 64 << 10, 1 << 20, 8 << 20, 64 << 20};
   if (CurrentRun().quick) sizes = {64, 64 << 10, 1 << 20};
   Add(Name("hash", {{"size", "32"}}), Hash, std::int64_t{32});
