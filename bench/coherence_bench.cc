@@ -10,44 +10,41 @@
 // have the last core to themselves, everything else shares the others: else it is chance who meets
 // whom, which a put notices more than anything that is measured here.
 
-#include <benchmark/benchmark.h>
 #include <fmt/format.h>
 #include <sched.h>
 #include <signal.h>
-#include <spawn.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <chrono>
-#include <filesystem>
+#include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "apta/apta.h"
+#include "suite.h"
 
-extern char** environ;
-
-namespace apta {
+namespace apta::bench {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+constexpr char kAbout[] =
+    "What coherence costs, and what it keeps. Results are in the counters, in pairs that were\n"
+    "measured in turns; the time of a line is that of a turn with its preparations.\n"
+    "  put_beside_stopped   a put while all sharers run, and while one of them is stopped\n"
+    "                       (--samples FILE: each put, for the CDF that tools/plot draws)\n"
+    "  strict_look          a cached hit that looks at the invalidation word, and one that does "
+    "not\n"
+    "  put_by_sharers       a put by how many nodes share the old version\n"
+    "  stale_gets           gets and calls on a link whose messages overtake each other\n";
 
-double NsSince(Clock::time_point began) {
-  return std::chrono::duration<double, std::nano>(Clock::now() - began).count();
-}
-
-std::string g_socket;    // of the memory server without an emulated link, set by main
-std::string g_jittered;  // of the one whose messages overtake each other
+std::unique_ptr<Server> g_plain;     // the memory server without an emulated link
+std::unique_ptr<Server> g_jittered;  // the one whose messages overtake each other
+nlohmann::json g_samples;            // by benchmark and kind, ns; for --samples
 
 constexpr char kKey[] = "an object that several nodes share";
 constexpr std::uint64_t kSyncDeadlineMs = 200;
@@ -55,72 +52,9 @@ constexpr int kSharers = 3;
 
 const Bytes kValue(64, std::byte{1});
 
-// Calls of one kind.
-class Samples {
- public:
-  void Add(double ns) { ns_.push_back(ns); }
-  double Quantile(double q) {
-    if (ns_.empty()) return 0;
-    const auto rank = static_cast<std::ptrdiff_t>(q * static_cast<double>(ns_.size() - 1));
-    std::nth_element(ns_.begin(), ns_.begin() + rank, ns_.end());
-    return ns_[static_cast<std::size_t>(rank)];
-  }
-  double Median() { return Quantile(0.5); }
-  void Report(benchmark::State* state, const std::string& name) {
-    state->counters[name + "_p50_ns"] = Median();
-    state->counters[name + "_p99_ns"] = Quantile(0.99);
-  }
-
- private:
-  std::vector<double> ns_;
-};
-
 // --- processes
 
-[[noreturn]] void Die(const absl::Status& status) {
-  fmt::print(stderr, "{}\n", status.ToString());
-  std::exit(1);
-}
-
-pid_t SpawnSelf(std::vector<std::string> words) {
-  words.insert(words.begin(), "coherence_bench");
-  std::vector<char*> arguments;
-  for (std::string& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
-  pid_t pid = -1;
-  const int error =
-      posix_spawn(&pid, "/proc/self/exe", nullptr, nullptr, arguments.data(), environ);
-  if (error != 0) Die(absl::ErrnoToStatus(error, "posix_spawn"));
-  return pid;
-}
-
-void End(pid_t pid, int signal_number) {
-  kill(pid, signal_number);
-  waitpid(pid, nullptr, 0);
-}
-
-Client Connect(const std::string& socket, const std::string& node, const std::string& pool) {
-  absl::StatusOr<Client> client =
-      Client::Connect({.socket = socket, .pool = pool, .node = node, .cache_bytes = 1 << 20});
-  if (!client.ok()) Die(client.status());
-  return *std::move(client);
-}
-
-int RunServer(const std::string& socket, const std::string& link) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  constexpr std::uint64_t kBytes = 64 << 20;
-  ServerOptions options{.socket = socket, .link = *LinkOptions::Parse(link)};
-  // Longer than any stop here; but where nobody is stopped, the default.
-  const std::uint64_t deadline_ms = options.link.enabled() ? 2000 : 3'600'000;
-  options.pools = {
-      {.name = "strict", .bytes = kBytes, .coherence = "strict", .ack_deadline_ms = deadline_ms},
-      {.name = "lazy", .bytes = kBytes, .coherence = "lazy", .ack_deadline_ms = deadline_ms},
-      {.name = "sync", .bytes = kBytes, .coherence = "sync", .ack_deadline_ms = kSyncDeadlineMs}};
-  const absl::StatusOr<MemoryServer> server = MemoryServer::Start(options);
-  if (!server.ok()) Die(server.status());
-  pause();
-  return 0;
-}
+constexpr std::size_t kCacheBytes = 1 << 20;
 
 // A sharer's answer when it has got the version that it was told to get; counts since it began.
 struct Answer {
@@ -129,9 +63,9 @@ struct Answer {
 };
 
 // A node that gets the object when it is told to, and sleeps otherwise.
-int RunSharer(const std::string& pool, const std::string& node, int fd) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  Client client = Connect(g_socket, node, pool);
+int RunSharer(const std::vector<std::string>& words) {
+  Client client = Connect(words[0], words[2], words[1], kCacheBytes);
+  const int fd = std::stoi(words[3]);
   Answer answer;
   Version at_least;
   while (read(fd, &at_least, sizeof(at_least)) == sizeof(at_least)) {
@@ -157,31 +91,25 @@ class Sharer {
     int fd[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) != 0) std::abort();
     const int theirs = dup(fd[1]);  // survives the spawn
-    pid_ = SpawnSelf(
-        {"--sharer", g_socket, pool, fmt::format("sharer-{}", number), std::to_string(theirs)});
+    const std::vector<std::string> words = {
+        g_plain->socket(), pool, fmt::format("sharer-{}", number), std::to_string(theirs)};
+    process_ = std::make_unique<Process>("sharer", words);
     close(theirs);
     close(fd[1]);
     fd_ = fd[0];
   }
   Sharer(const Sharer&) = delete;
   Sharer& operator=(const Sharer&) = delete;
-  ~Sharer() {
-    End(pid_, SIGKILL);
-    close(fd_);
-  }
+  ~Sharer() { close(fd_); }
 
   void Tell(Version version) { (void)!write(fd_, &version, sizeof(version)); }
   bool Await() { return read(fd_, &answer_, sizeof(answer_)) == sizeof(answer_); }
-  void Stop() { Send(SIGSTOP, WUNTRACED); }
-  void Continue() { Send(SIGCONT, WCONTINUED); }
+  void Stop() { process_->Signal(SIGSTOP, WUNTRACED); }
+  void Continue() { process_->Signal(SIGCONT, WCONTINUED); }
   const Answer& answer() const { return answer_; }
 
  private:
-  void Send(int signal_number, int until) {
-    kill(pid_, signal_number);
-    waitpid(pid_, nullptr, until);
-  }
-  pid_t pid_;
+  std::unique_ptr<Process> process_;
   int fd_;
   Answer answer_;
 };
@@ -189,7 +117,8 @@ class Sharer {
 // Puts the object, and sees to it that each put meets the sharers that it is said to meet.
 class Writer {
  public:
-  explicit Writer(const std::string& pool) : client_(Connect(g_socket, "writer", pool)) {
+  explicit Writer(const std::string& pool)
+      : client_(Connect(g_plain->socket(), "writer", pool, kCacheBytes)) {
     version_ = client_.Put(kKey, kValue).value_or(0);
   }
   Version version() const { return version_; }
@@ -257,6 +186,9 @@ void PutBesideAStoppedSharer(benchmark::State& state, const std::string& pool, i
   }
   running.Report(&state, "running");
   stopped.Report(&state, "stopped");
+  const std::string name =
+      Name("put_beside_stopped", {{"mode", pool}, {"puts", std::to_string(puts)}});
+  g_samples[name] = {{"running", running.all()}, {"stopped", stopped.all()}};
   state.counters["ratio_p50"] = stopped.Median() / running.Median();
   state.counters["ratio_p99"] = stopped.Quantile(0.99) / running.Quantile(0.99);
 }
@@ -268,8 +200,9 @@ void StrictLook(benchmark::State& state) {
   constexpr int kPairs = 8, kBatch = 1000;
   std::vector<Client> strict, lazy;
   for (int i = 0; i < kPairs; ++i) {
-    strict.push_back(Connect(g_socket, fmt::format("strict-{}", i), "strict"));
-    lazy.push_back(Connect(g_socket, fmt::format("lazy-{}", i), "lazy"));
+    strict.push_back(
+        Connect(g_plain->socket(), fmt::format("strict-{}", i), "strict", kCacheBytes));
+    lazy.push_back(Connect(g_plain->socket(), fmt::format("lazy-{}", i), "lazy", kCacheBytes));
   }
   (void)strict[0].Put(kKey, kValue), (void)lazy[0].Put(kKey, kValue);
   const auto batch = [&](Client* client) {
@@ -305,14 +238,13 @@ void StrictLook(benchmark::State& state) {
 // As many nodes are attached in each case, because a home looks at each node's ring. Beside the
 // puts that are measured, in turns, the same puts when nobody shares: what is between them is the
 // sharers' part.
-void PutBySharers(benchmark::State& state) {
+void PutBySharers(benchmark::State& state, std::size_t sharers) {
   constexpr int kNodes = 64;
   constexpr char kOther[] = "an object that nobody changes";
-  const auto sharers = static_cast<std::size_t>(state.range(0));
   Writer writer("strict");
   std::vector<Client> nodes;
   for (int i = 0; i < kNodes; ++i) {
-    nodes.push_back(Connect(g_socket, fmt::format("node-{}", i), "strict"));
+    nodes.push_back(Connect(g_plain->socket(), fmt::format("node-{}", i), "strict", kCacheBytes));
   }
   if (!nodes[0].Put(kOther, kValue).ok()) return state.SkipWithError("put");
   Samples shared, alone;
@@ -331,8 +263,8 @@ void PutBySharers(benchmark::State& state) {
   }
   shared.Report(&state, "put");
   alone.Report(&state, "alone");
-  state.counters["ns_per_sharer"] =
-      (shared.Median() - alone.Median()) / static_cast<double>(std::max<std::size_t>(sharers, 1));
+  state.counters["per_sharer_s"] = (shared.Median() - alone.Median()) * 1e-9 /
+                                   static_cast<double>(std::max<std::size_t>(sharers, 1));
 }
 
 // --- 5. gets on a link that delays messages, outside functions and inside
@@ -343,16 +275,12 @@ struct Reading {
   std::atomic<std::uint64_t> stale;  // of these: older than what had been acknowledged before
 };
 
-Reading* MapReading(int fd) {
-  void* data = mmap(nullptr, sizeof(Reading), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  return static_cast<Reading*>(data);
-}
-
-// Two nodes: one gets again and again, the other runs the function.
-int RunReader(const std::string& pool, int fd) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  Reading* reading = MapReading(fd);
-  absl::StatusOr<FunctionHost> host = FunctionHost::Create(Connect(g_jittered, "host", pool));
+int RunReader(const std::vector<std::string>& words) {
+  const std::string &socket = words[0], &pool = words[1];
+  const SharedBytes shared(std::stoi(words[2]), sizeof(Reading));
+  auto* reading = shared.as<Reading>();
+  absl::StatusOr<FunctionHost> host =
+      FunctionHost::Create(Connect(socket, "host", pool, kCacheBytes));
   const absl::Status registered =
       host->Register("version", [](Invocation& call) -> absl::StatusOr<Bytes> {
         const absl::StatusOr<Object> object = call.Get(kKey);
@@ -362,7 +290,7 @@ int RunReader(const std::string& pool, int fd) {
       });
   if (!registered.ok()) Die(registered);
   std::thread runs([&] { (void)host->Run(); });
-  Client client = Connect(g_jittered, "reader", pool);
+  Client client = Connect(socket, "reader", pool, kCacheBytes);
   while (true) {
     std::this_thread::sleep_for(std::chrono::microseconds(20));
     const Version acknowledged = reading->acknowledged.load();
@@ -374,14 +302,13 @@ int RunReader(const std::string& pool, int fd) {
 }
 
 void StaleGets(benchmark::State& state, const std::string& pool) {
-  const int fd = memfd_create("reading", 0);
-  if (ftruncate(fd, sizeof(Reading)) != 0) return state.SkipWithError("ftruncate");
-  Reading* reading = MapReading(fd);
-  Client client = Connect(g_jittered, "writer", pool);
+  const SharedBytes shared(sizeof(Reading));
+  auto* reading = shared.as<Reading>();
+  Client client = Connect(g_jittered->socket(), "writer", pool, kCacheBytes);
   if (!client.Put(kKey, kValue).ok()) return state.SkipWithError("put");
-  const pid_t reader = SpawnSelf({"--reader", g_jittered, pool, std::to_string(fd)});
+  Process reader("reader", {g_jittered->socket(), pool, std::to_string(shared.fd())});
   while (!client.Call("version", {}).ok()) {
-    if (waitpid(reader, nullptr, WNOHANG) != 0) return state.SkipWithError("no reader");
+    if (reader.has_ended()) return state.SkipWithError("no reader");
   }
   std::uint64_t stale_calls = 0;
   CallOptions options, other{.reads = {kKey}};  // declared or not, in turns
@@ -399,11 +326,9 @@ void StaleGets(benchmark::State& state, const std::string& pool) {
     }
     if (std::stoull(std::string(AsText(*result))) < *version) ++stale_calls;
   }
-  End(reader, SIGKILL);
+  reader.End(SIGKILL);
   const auto gets = static_cast<double>(reading->gets.load());
   const auto stale = static_cast<double>(reading->stale.load());
-  munmap(reading, sizeof(Reading));
-  close(fd);
   state.counters["gets"] = gets;
   state.counters["stale"] = stale;
   state.counters["stale_share"] = stale / std::max(gets, 1.0);
@@ -415,91 +340,59 @@ void StaleGets(benchmark::State& state, const std::string& pool) {
 
 // --- the run
 
-class Reporter : public benchmark::ConsoleReporter {
- public:
-  Reporter() : ConsoleReporter(isatty(STDOUT_FILENO) != 0 ? OO_ColorTabular : OO_Tabular) {}
-  void ReportRuns(const std::vector<Run>& runs) override {
-    for (const Run& run : runs) failed_ = failed_ || run.error_occurred;
-    ConsoleReporter::ReportRuns(runs);
-  }
-  bool failed() const { return failed_; }
-
- private:
-  bool failed_ = false;
-};
+std::vector<PoolOptions> Pools(std::uint64_t ack_deadline_ms) {
+  constexpr std::uint64_t kBytes = 64 << 20;
+  const auto pool = [](const std::string& mode, std::uint64_t deadline_ms) {
+    return PoolOptions{
+        .name = mode, .bytes = kBytes, .coherence = mode, .ack_deadline_ms = deadline_ms};
+  };
+  return {pool("strict", ack_deadline_ms), pool("lazy", ack_deadline_ms),
+          pool("sync", kSyncDeadlineMs)};
+}
 
 void RegisterAll() {
-  const auto add = [](const std::string& name, auto function, const auto&... arguments) {
-    return benchmark::RegisterBenchmark(name.c_str(), function, arguments...)->UseRealTime();
+  // Longer than any stop here; but where nobody is stopped, the default.
+  g_plain = std::make_unique<Server>(Pools(3'600'000));
+  g_jittered = std::make_unique<Server>(Pools(2000), 1, "latency=5us,jitter=50us");
+  const double seconds = CurrentRun().quick ? 0.02 : 3;
+  // All turns of one benchmark are one pool of samples.
+  const auto add = [&](const std::string& name, auto function, const auto&... arguments) {
+    benchmark::RegisterBenchmark(name.c_str(), function, arguments...)
+        ->UseRealTime()
+        ->MinTime(seconds);
   };
-  const std::string put = "PutBesideAStoppedSharer/";
-  for (const std::string pool : {"strict", "lazy"}) {
-    add(put + pool, PutBesideAStoppedSharer, pool, 200);
-    add(put + pool + "/each", PutBesideAStoppedSharer, pool, 1);
+  for (const std::string mode : {"strict", "lazy", "sync"}) {
+    for (const int puts : {200, 1}) {
+      if (mode == "sync" && puts > 1) continue;  // its puts wait for the one who is stopped
+      add(Name("put_beside_stopped", {{"mode", mode}, {"puts", std::to_string(puts)}}),
+          PutBesideAStoppedSharer, mode, puts);
+    }
   }
-  add(put + "sync", PutBesideAStoppedSharer, "sync", 1);
-  add("StrictLook", StrictLook);
-  add("PutBySharers", PutBySharers)->ArgsProduct({{0, 1, 8, 64}});
-  for (const std::string pool : {"lazy", "strict", "sync"})
-    add("StaleGets/" + pool, StaleGets, pool);
+  add("strict_look", StrictLook);
+  for (const int sharers : {0, 1, 8, 64}) {
+    add(Name("put_by_sharers", {{"sharers", std::to_string(sharers)}}), PutBySharers,
+        static_cast<std::size_t>(sharers));
+  }
+  for (const std::string mode : {"lazy", "strict", "sync"}) {
+    add(Name("stale_gets", {{"mode", mode}}), StaleGets, mode);
+  }
 }
 
-// What this thread begins from now on runs on the last core, or on the others, if there are some.
-void UseCores(bool last) {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  for (int core = 0; core < get_nprocs(); ++core) {
-    if (last == (core == get_nprocs() - 1)) CPU_SET(static_cast<unsigned>(core), &cores);
-  }
-  sched_setaffinity(0, sizeof(cores), &cores);
-}
-
-pid_t StartServer(const std::string& socket, const std::string& link) {
-  const pid_t pid = SpawnSelf({"--server", socket, link});
-  while (!Client::Connect({.socket = socket, .pool = "strict"}).ok()) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    if (waitpid(pid, nullptr, WNOHANG) != 0) Die(absl::UnavailableError("no memory server"));
-  }
-  return pid;
-}
-
-int Main(int argc, char** argv) {
-  const std::vector<std::string> words(argv + 1, argv + argc);
-  if (words.size() >= 2) g_socket = g_jittered = words[1];
-  if (words.size() == 3 && words[0] == "--server") return RunServer(words[1], words[2]);
-  if (words.size() == 5 && words[0] == "--sharer") {
-    return RunSharer(words[2], words[3], std::stoi(words[4]));
-  }
-  if (words.size() == 4 && words[0] == "--reader") {
-    return RunReader(words[2], std::stoi(words[3]));
-  }
-  const bool quick = !words.empty() && words[0] == "--quick";
-  std::string min_time = quick ? "--benchmark_min_time=0.02" : "--benchmark_min_time=3";
-  std::vector<char*> arguments = {argv[0], min_time.data()};
-  arguments.insert(arguments.end(), argv + (quick ? 2 : 1), argv + argc);
-  int count = static_cast<int>(arguments.size());
-  arguments.push_back(nullptr);
-  benchmark::Initialize(&count, arguments.data());
-  if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 1;
-
-  std::string folder = std::filesystem::temp_directory_path() / "apta-bench-XXXXXX";
-  if (mkdtemp(folder.data()) == nullptr) return 1;
-  g_socket = folder + "/aptad.sock";
-  g_jittered = folder + "/jittered.sock";
-  UseCores(/*last=*/true);
-  const pid_t plain = StartServer(g_socket, "none");
-  const pid_t jittered = StartServer(g_jittered, "latency=5us,jitter=50us");
-  UseCores(/*last=*/false);
-  RegisterAll();
-  Reporter reporter;
-  benchmark::RunSpecifiedBenchmarks(&reporter);
-  End(plain, SIGTERM);
-  End(jittered, SIGTERM);
-  std::filesystem::remove_all(folder);
-  return reporter.failed() ? 1 : 0;
+void CleanUp() {
+  g_plain.reset();
+  g_jittered.reset();
+  if (!CurrentRun().samples.empty()) std::ofstream(CurrentRun().samples) << g_samples << "\n";
 }
 
 }  // namespace
-}  // namespace apta
+}  // namespace apta::bench
 
-int main(int argc, char** argv) { return apta::Main(argc, argv); }
+int main(int argc, char** argv) {
+  using namespace apta::bench;
+  return Main(argc, argv,
+              {.name = "coherence_bench",
+               .about = kAbout,
+               .roles = {{"sharer", RunSharer}, {"reader", RunReader}},
+               .register_all = RegisterAll,
+               .clean_up = CleanUp});
+}

@@ -17,7 +17,7 @@ MAY_INCLUDE = {
     "scheduler": {"apta", "fabric"},
     "shim": {"apta"},
     "examples": {"apta"},
-    "bench": {"apta", "fabric"},
+    "bench": {"apta", "fabric", "compute", "daemon"},
     "tools": {"apta"},
 }
 ROOMS = set(MAY_INCLUDE)

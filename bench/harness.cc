@@ -1,0 +1,213 @@
+#include "harness.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+extern char** environ;
+
+namespace apta::bench {
+
+// --- cores
+
+void UseCores(Cores cores) {
+  const int count = get_nprocs();
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (int core = 0; core < count; ++core) {
+    const bool is_last = core == count - 1;
+    const bool may = cores == Cores::kAll || count == 1 || (cores == Cores::kHomes) == is_last;
+    if (may) CPU_SET(static_cast<unsigned>(core), &set);
+  }
+  sched_setaffinity(0, sizeof(set), &set);
+}
+
+// --- processes
+
+void Die(const absl::Status& status) {
+  fmt::print(stderr, "{}\n", status.ToString());
+  std::exit(1);
+}
+
+Process::Process(std::string_view role, const std::vector<std::string>& words, Cores cores) {
+  std::vector<std::string> all = {"bench", "--role", std::string(role), std::to_string(getpid())};
+  all.insert(all.end(), words.begin(), words.end());
+  std::vector<char*> arguments;
+  for (std::string& word : all) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  // The child inherits where it may run.
+  cpu_set_t before;
+  sched_getaffinity(0, sizeof(before), &before);
+  UseCores(cores);
+  const int error =
+      posix_spawn(&pid_, "/proc/self/exe", nullptr, nullptr, arguments.data(), environ);
+  sched_setaffinity(0, sizeof(before), &before);
+  if (error != 0) Die(absl::ErrnoToStatus(error, "posix_spawn"));
+}
+
+Process::~Process() { End(SIGKILL); }
+
+void Process::End(int signal_number) {
+  if (pid_ <= 0) return;
+  kill(pid_, signal_number);
+  waitpid(std::exchange(pid_, -1), nullptr, 0);
+}
+
+void Process::Signal(int signal_number, int wait_until) {
+  kill(pid_, signal_number);
+  waitpid(pid_, nullptr, wait_until);
+}
+
+bool Process::has_ended() const {
+  siginfo_t ended{};
+  const auto id = static_cast<id_t>(pid_);
+  return waitid(P_PID, id, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid == pid_;
+}
+
+SharedBytes::SharedBytes(std::uint64_t bytes) : SharedBytes(memfd_create("bench", 0), bytes) {}
+
+SharedBytes::SharedBytes(int fd, std::uint64_t bytes) : fd_(fd), bytes_(bytes) {
+  if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) Die(absl::InternalError("no shared memory"));
+  data_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+  if (data_ == MAP_FAILED) Die(absl::InternalError("no shared memory"));
+}
+
+SharedBytes::~SharedBytes() {
+  munmap(data_, bytes_);
+  close(fd_);
+}
+
+// --- the memory server
+
+namespace {
+
+nlohmann::json ToJson(const PoolOptions& pool) {
+  return {{"name", pool.name},
+          {"bytes", pool.bytes},
+          {"backing", pool.backing},
+          {"coherence", pool.coherence},
+          {"access", pool.access},
+          {"directory_entries", pool.directory_entries},
+          {"ack_ms", pool.ack_deadline_ms}};
+}
+
+PoolOptions FromJson(const nlohmann::json& json) {
+  PoolOptions pool;
+  json.at("name").get_to(pool.name);
+  json.at("bytes").get_to(pool.bytes);
+  json.at("backing").get_to(pool.backing);
+  json.at("coherence").get_to(pool.coherence);
+  json.at("access").get_to(pool.access);
+  json.at("directory_entries").get_to(pool.directory_entries);
+  json.at("ack_ms").get_to(pool.ack_deadline_ms);
+  return pool;
+}
+
+}  // namespace
+
+int RunServer(const std::vector<std::string>& words) {
+  ServerOptions options{.socket = words[0], .shards = std::stoi(words[1])};
+  const absl::StatusOr<LinkOptions> link = LinkOptions::Parse(words[2]);
+  if (!link.ok()) Die(link.status());
+  options.link = *link;
+  options.pools.clear();
+  for (const auto& pool : nlohmann::json::parse(words[4])) options.pools.push_back(FromJson(pool));
+  const absl::StatusOr<MemoryServer> server = MemoryServer::Start(options);
+  if (!server.ok()) Die(server.status());
+  const int ready_fd = std::stoi(words[3]);
+  (void)!write(ready_fd, "x", 1);
+  close(ready_fd);
+  pause();
+  return 0;
+}
+
+Server::Server(const std::vector<PoolOptions>& pools, int shards, const std::string& link)
+    : folder_(std::filesystem::temp_directory_path() / "apta-bench-XXXXXX") {
+  if (mkdtemp(folder_.data()) == nullptr) Die(absl::ErrnoToStatus(errno, folder_));
+  socket_ = folder_ + "/aptad.sock";
+  nlohmann::json all = nlohmann::json::array();
+  for (const PoolOptions& pool : pools) all.push_back(ToJson(pool));
+  int ready[2];
+  if (pipe(ready) != 0) Die(absl::ErrnoToStatus(errno, "pipe"));
+  fcntl(ready[0], F_SETFD, FD_CLOEXEC);
+  const std::vector<std::string> words = {socket_, std::to_string(shards), link,
+                                          std::to_string(ready[1]), all.dump()};
+  // Several shards share what cores there are.
+  process_ = std::make_unique<Process>("server", words, shards == 1 ? Cores::kHomes : Cores::kAll);
+  close(ready[1]);
+  char byte;
+  const bool serves = read(ready[0], &byte, 1) == 1;
+  close(ready[0]);
+  if (!serves) Die(absl::UnavailableError("the memory server did not start"));
+  AwaitPopulation();
+}
+
+Server::~Server() {
+  process_->End(SIGTERM);
+  std::filesystem::remove_all(folder_);
+}
+
+// A populated region is resident, whole: what the kernel says of the server's mappings, since the
+// server itself tells nobody how far it is.
+void Server::AwaitPopulation() const {
+  constexpr std::string_view kRegion = "apta-region";
+  while (!process_->has_ended()) {
+    const std::uint64_t bytes = MappedBytes(pid(), "Size", kRegion);
+    const std::uint64_t resident = MappedBytes(pid(), "Rss", kRegion) +
+                                   MappedBytes(pid(), "Shared_Hugetlb", kRegion) +
+                                   MappedBytes(pid(), "Private_Hugetlb", kRegion);
+    if (bytes > 0 && resident >= bytes) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  Die(absl::UnavailableError("the memory server ended while its pools were populated"));
+}
+
+std::uint64_t MappedBytes(pid_t pid, std::string_view field, std::string_view path) {
+  std::ifstream smaps(fmt::format("/proc/{}/smaps", pid));
+  const std::string wanted = fmt::format("{}:", field);
+  std::uint64_t kilobytes = 0;
+  bool is_ours = false;
+  for (std::string line; std::getline(smaps, line);) {
+    // "7f…-7f… rw-s …" begins a mapping, "Rss:   12 kB" says something of it.
+    const bool begins = line.find(':') > line.find(' ');
+    if (begins) is_ours = line.find(path) != std::string::npos;
+    if (!begins && is_ours && line.starts_with(wanted)) {
+      kilobytes += std::stoull(line.substr(wanted.size()));
+    }
+  }
+  return kilobytes << 10;
+}
+
+Client Connect(ClientOptions options) {
+  absl::StatusOr<Client> client = Client::Connect(options);
+  if (!client.ok()) Die(client.status());
+  return *std::move(client);
+}
+
+PoolInfo PoolOf(const Client& client, std::string_view pool) {
+  const absl::StatusOr<std::vector<PoolInfo>> pools = client.Pools();
+  if (!pools.ok()) Die(pools.status());
+  for (const PoolInfo& info : *pools) {
+    if (info.name == pool) return info;
+  }
+  Die(absl::NotFoundError(fmt::format("pool {}", pool)));
+}
+
+std::string Key(std::string_view kind, std::uint64_t number) {
+  return fmt::format("{:-<16}{:->16}", kind, number);
+}
+
+}  // namespace apta::bench

@@ -1,0 +1,105 @@
+// What the suites share: processes (this binary once more, in another role), memory servers whose
+// memory is there, clients and cores.
+//
+// Invariants
+//   1. Nothing outlives a suite: every process is killed with its starter, by the kernel.
+//   2. Nothing is measured while a pool is being populated.
+// Processes are started from the main thread (the kernel kills them when that thread ends).
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "apta/apta.h"
+
+namespace apta::bench {
+
+// --- cores
+
+// Where the calling thread, and what it begins from now on, may run. Homes have the last core to
+// themselves where there are several, whoever calls them the others: else it is chance who meets
+// whom, which a message notices more than anything else.
+enum class Cores { kAll, kHomes, kCallers };
+void UseCores(Cores cores);
+
+// --- processes
+
+[[noreturn]] void Die(const absl::Status& status);
+
+// Another role of this binary, see Suite::roles. Killed when it is dropped.
+class Process {
+ public:
+  Process(std::string_view role, const std::vector<std::string>& words,
+          Cores cores = Cores::kCallers);
+  Process(Process&& other) noexcept : pid_(std::exchange(other.pid_, -1)) {}
+  Process& operator=(Process&&) = delete;
+  ~Process();
+  void End(int signal_number);
+  void Signal(int signal_number, int wait_until);  // SIGSTOP, SIGCONT, and that it has happened
+  bool has_ended() const;
+  pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_;
+};
+
+// Memory that this process and those it starts map; zeroed. T is of atomics and plain numbers.
+class SharedBytes {
+ public:
+  explicit SharedBytes(std::uint64_t bytes);
+  SharedBytes(int fd, std::uint64_t bytes);  // in the other role: by descriptor
+  SharedBytes(const SharedBytes&) = delete;
+  SharedBytes& operator=(const SharedBytes&) = delete;
+  ~SharedBytes();
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+  int fd() const { return fd_; }  // inherited by processes
+
+ private:
+  int fd_;
+  std::uint64_t bytes_;
+  void* data_;
+};
+
+// A memory server in a process of its own, whose pools are populated when the constructor returns.
+class Server {
+ public:
+  explicit Server(const std::vector<PoolOptions>& pools, int shards = 1,
+                  const std::string& link = "none");
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+  ~Server();
+  const std::string& socket() const { return socket_; }
+  pid_t pid() const { return process_->pid(); }
+
+ private:
+  void AwaitPopulation() const;
+  std::string folder_;
+  std::string socket_;
+  std::unique_ptr<Process> process_;
+};
+// The role "server".
+int RunServer(const std::vector<std::string>& words);
+
+// Sum over a process's mappings of a field of /proc/PID/smaps, bytes; `path` is part of their name.
+std::uint64_t MappedBytes(pid_t pid, std::string_view field, std::string_view path);
+
+Client Connect(ClientOptions options);
+inline Client Connect(const std::string& socket, const std::string& node, const std::string& pool,
+                      std::size_t cache_bytes = 256 << 20) {
+  return Connect({.socket = socket, .pool = pool, .node = node, .cache_bytes = cache_bytes});
+}
+PoolInfo PoolOf(const Client& client, std::string_view pool);
+
+// A key of 32 bytes, as in the targets.
+std::string Key(std::string_view kind, std::uint64_t number);
+
+}  // namespace apta::bench

@@ -1,0 +1,154 @@
+#include "suite.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cmath>
+
+#include "floor.h"
+
+namespace apta::bench {
+namespace {
+
+Run g_run;  // written once, by Main
+
+// 1.53 µs, 12.4 M: three digits and a unit.
+std::string Human(double value, std::string_view unit) {
+  if (value == 0 || !std::isfinite(value)) return fmt::format("{:.0f} {}", value, unit);
+  if (unit.empty() && std::abs(value) < 1000) return fmt::format("{:.3g}", value);
+  static constexpr std::pair<double, const char*> kPrefixes[] = {
+      {1e9, "G"}, {1e6, "M"}, {1e3, "k"}, {1, ""}, {1e-3, "m"}, {1e-6, "µ"}, {1e-9, "n"}};
+  for (const auto& [factor, prefix] : kPrefixes) {
+    if (std::abs(value) < factor * 0.9995 && factor > 1e-9) continue;
+    return fmt::format("{:.3g} {}{}", value / factor, prefix, unit);
+  }
+  return "";
+}
+
+// One line per benchmark: the median of the repetitions, their spread, and what it counted.
+class Lines : public benchmark::BenchmarkReporter {
+ public:
+  bool ReportContext(const Context&) override {
+    fmt::print("{:<66} {:>9} {:>6} {:>9}\n", "benchmark", "median", "cv", "p99");
+    return true;
+  }
+  void ReportRuns(const std::vector<benchmark::BenchmarkReporter::Run>& runs) override {
+    const benchmark::BenchmarkReporter::Run* median = nullptr;
+    std::string spread;
+    for (const auto& run : runs) {
+      if (run.error_occurred) {
+        failed_ = true;
+        fmt::print("{:<66} FAILED: {}\n", run.run_name.str(), run.error_message);
+        return;
+      }
+      if (run.aggregate_name == "median" || run.run_type == RunType::RT_Iteration) median = &run;
+      if (run.aggregate_name == "cv") {
+        spread = fmt::format("{:.0f} %", run.real_accumulated_time * 100);
+      }
+    }
+    if (median != nullptr) Print(*median, spread);
+  }
+  bool failed() const { return failed_; }
+
+ private:
+  using RunType = benchmark::BenchmarkReporter::Run::RunType;
+  static void Print(const benchmark::BenchmarkReporter::Run& run, const std::string& spread) {
+    // Without what Google Benchmark adds to say how it was called.
+    std::string name = run.run_name.function_name;
+    if (!run.run_name.args.empty()) name += "/" + run.run_name.args;
+    const double seconds =
+        run.GetAdjustedRealTime() / benchmark::GetTimeUnitMultiplier(run.time_unit);
+    std::string line = fmt::format("{:<66} {:>9} {:>6}", name, Human(seconds, "s"), spread);
+    const auto p99 = run.counters.find("p99_s");
+    line += fmt::format(" {:>9}",
+                        p99 != run.counters.end() ? Human(p99->second.value, "s") : std::string());
+    for (const auto& [counter, value] : run.counters) {
+      if (counter == "p99_s" || counter == "samples" || counter == "page_bytes") continue;
+      const bool is_time = counter.ends_with("_s") && !counter.ends_with("_per_s");
+      line += fmt::format("  {}={}", counter, Human(value.value, is_time ? "s" : ""));
+    }
+    fmt::print("{}\n", line);
+    std::fflush(stdout);
+  }
+
+  bool failed_ = false;
+};
+
+void PrintHelp(const Suite& suite) {
+  fmt::print(
+      "usage: {} [--quick] [--all] [--near NS] [--samples FILE]\n"
+      "       [--benchmark_filter=REGEX] [--benchmark_out=FILE.json] "
+      "[--benchmark_list_tests]\n\n{}\n"
+      "  --quick         that everything works, in seconds; the figures mean nothing\n"
+      "  --all           also what takes long: the whole matrix\n"
+      "  --near NS       wait up to 10 s a repetition for ring round trips of at most NS: a "
+      "virtual\n"
+      "                  machine's cores are near each other at times (measure.h)\n"
+      "  --samples FILE  raw samples as JSON, where a suite has any to plot\n\n"
+      "A line is the median of the repetitions, their coefficient of variation (cv), and the p99\n"
+      "of single calls; counters are in SI units. Every --benchmark_… flag of Google Benchmark\n"
+      "works; the JSON has the same names, /-separated key:value pairs.\n",
+      suite.name, suite.about);
+}
+
+int RunRole(const Suite& suite, const std::vector<std::string>& words) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != std::stoi(words[2])) return 1;  // it died before we asked to die with it
+  const std::vector<std::string> rest(words.begin() + 3, words.end());
+  if (words[1] == "server") return RunServer(rest);
+  if (words[1] == "echo") return RunEcho(rest);
+  const auto role = suite.roles.find(words[1]);
+  return role != suite.roles.end() ? role->second(rest) : 2;
+}
+
+}  // namespace
+
+const Run& CurrentRun() { return g_run; }
+int Repetitions() { return g_run.quick ? 1 : 5; }
+
+std::string Name(std::string_view op, const Where& where) {
+  std::string name(op);
+  for (const auto& [key, value] : where) name += fmt::format("/{}:{}", key, value);
+  return name;
+}
+
+int Main(int argc, char** argv, const Suite& suite) {
+  std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.size() >= 3 && words[0] == "--role") return RunRole(suite, words);
+  std::vector<char*> left = {argv[0]};  // for Google Benchmark
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (words[i] == "--help" || words[i] == "-h") {
+      PrintHelp(suite);
+      return 0;
+    }
+    if (words[i] == "--quick") {
+      g_run.quick = true;
+      SetSecondsPerRepetition(0.01);
+    } else if (words[i] == "--all") {
+      g_run.all = true;
+    } else if (words[i] == "--near" && i + 1 < words.size()) {
+      SetNearRing(std::stod(words[++i]));
+    } else if (words[i] == "--samples" && i + 1 < words.size()) {
+      g_run.samples = words[++i];
+    } else {
+      left.push_back(words[i].data());
+    }
+  }
+  int count = static_cast<int>(left.size());
+  left.push_back(nullptr);
+  benchmark::Initialize(&count, left.data());
+  if (benchmark::ReportUnrecognizedArguments(count, left.data())) return 2;
+  benchmark::AddCustomContext("suite", std::string(suite.name));
+  benchmark::AddCustomContext("quick", g_run.quick ? "1" : "0");
+  UseCores(Cores::kCallers);
+  suite.register_all();
+  Lines lines;
+  benchmark::RunSpecifiedBenchmarks(&lines);
+  if (suite.clean_up) suite.clean_up();
+  DropRingReference();
+  return lines.failed() ? 1 : 0;
+}
+
+}  // namespace apta::bench
