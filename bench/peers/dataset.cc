@@ -112,7 +112,10 @@ SizeMoments MomentsOf(const std::vector<std::uint32_t>& sizes, const std::vector
 
 Dataset::Dataset(std::string label, std::vector<std::uint32_t> sizes)
     : label_(std::move(label)), sizes_(std::move(sizes)) {
-  max_bytes_ = *std::ranges::max_element(sizes_);
+  const auto [min, max] = std::ranges::minmax(sizes_);
+  min_bytes_ = min;
+  max_bytes_ = max;
+  total_bytes_ = std::accumulate(sizes_.begin(), sizes_.end(), std::size_t{0});
   for (std::size_t i = 0; i < sizes_.size(); ++i) {
     key_text_ += fmt::format("{:-<22}{:0>10}", label_, i);
   }

@@ -41,7 +41,9 @@ class Dataset {
 
   const std::string& label() const { return label_; }
   std::size_t size() const { return sizes_.size(); }
+  std::uint32_t min_bytes() const { return min_bytes_; }
   std::uint32_t max_bytes() const { return max_bytes_; }
+  std::size_t mean_bytes() const { return total_bytes_ / sizes_.size() + 1; }
   const std::vector<std::uint32_t>& sizes() const { return sizes_; }
   std::vector<std::string_view> keys() const;
 
@@ -65,7 +67,9 @@ class Dataset {
 
   std::string label_;
   std::vector<std::uint32_t> sizes_;
+  std::uint32_t min_bytes_ = 0;
   std::uint32_t max_bytes_ = 0;
+  std::size_t total_bytes_ = 0;
   std::string key_text_;
   std::vector<std::byte> source_;
 };

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,12 +33,11 @@ const std::vector<SizeClass> kSizes = {{"64B", 64, 65'536},       {"4KiB", 4 << 
 struct Flags {
   std::vector<std::string> systems, sizes, workloads, distributions;
   std::vector<int> clients = {1, 2};
-  int rounds = 5;
-  double turn_ms = 50, warm_ms = 5;
+  std::optional<int> rounds;
+  std::optional<double> turn_ms, warm_ms;
   std::size_t depth = 16;
   bool large = false, quick = false;
   std::string json, folder = "/dev/shm", aptad, backing = "memfd";
-  CLI::Option* rounds_option = nullptr;
   std::uint64_t pool_bytes = 0;
 };
 
@@ -70,10 +70,9 @@ void Declare(CLI::App* app, Flags* flags) {
   app->add_option("--clients", flags->clients, "Numbers of clients, a thread each [1,2]")
       ->delimiter(',')
       ->check(CLI::Range(1, 32));
-  flags->rounds_option =
-      app->add_option("--rounds", flags->rounds, "Turns of each system in each cell [5]")
-          ->check(CLI::Range(1, 1000));
-  app->add_option("--turn", flags->turn_ms, "Milliseconds of a turn that are timed [50]")
+  app->add_option("--rounds", flags->rounds, "Turns of each system in each cell [5]")
+      ->check(CLI::Range(1, 1000));
+  app->add_option("--turn", flags->turn_ms, "Milliseconds of a turn that are timed [40]")
       ->check(CLI::Range(0.1, 1e5));
   app->add_option("--warm", flags->warm_ms, "Milliseconds of a turn before that [5]")
       ->check(CLI::Range(0.0, 1e5));
@@ -124,9 +123,9 @@ RunOptions OptionsOf(const Flags& flags) {
     if (is_in(flags.workloads, workload.name)) options.workloads.emplace_back(workload.name);
   }
   options.clients = flags.clients;
-  options.rounds = flags.quick && flags.rounds_option->empty() ? 2 : flags.rounds;
-  options.turn_ns = static_cast<std::int64_t>((flags.quick ? 2 : flags.turn_ms) * 1e6);
-  options.warm_ns = static_cast<std::int64_t>((flags.quick ? 0.5 : flags.warm_ms) * 1e6);
+  options.rounds = flags.rounds.value_or(flags.quick ? 2 : 5);
+  options.turn_ns = static_cast<std::int64_t>(flags.turn_ms.value_or(flags.quick ? 2 : 40) * 1e6);
+  options.warm_ns = static_cast<std::int64_t>(flags.warm_ms.value_or(flags.quick ? 0.5 : 5) * 1e6);
   options.depth = flags.depth;
   return options;
 }
@@ -169,7 +168,9 @@ nlohmann::json SettingsOf(const RunOptions& options, const Setup& setup) {
           {"pipeline_depth", options.depth},
           {"keys", keys},
           {"pool_backing", setup.pool_backing},
-          {"pool_bytes", setup.pool_bytes}};
+          {"pool_bytes", setup.pool_bytes},
+          {"clock_step_ns", TheClock().step_ns},
+          {"clock_cost_ns", TheClock().cost_ns}};
 }
 
 absl::Status Run(const Flags& flags) {
@@ -198,7 +199,7 @@ int Main(int argc, char** argv) {
   CLI::App app(
       "Measures Āpta, Boost.Interprocess, LMDB, RocksDB, Redis, memcached and plain files\n"
       "on the same workloads, in turns, so that the machine's drift hits all of them.\n"
-      "Starts and stops what it needs; takes about 6 minutes.");
+      "Starts and stops what it needs; takes about 5 minutes.");
   Flags flags;
   Declare(&app, &flags);
   try {

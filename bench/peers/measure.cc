@@ -4,46 +4,20 @@
 
 #include <algorithm>
 #include <barrier>
-#include <chrono>
 #include <thread>
 
 namespace apta::peers {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-std::int64_t NowNs() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch())
-      .count();
-}
-
-// What two readings of the clock are apart when nothing lies between them: taken off each sample.
-double ClockCostNs() {
-  static const double cost = [] {
-    std::vector<std::int64_t> costs(10'001);
-    for (std::int64_t& one : costs) {
-      const std::int64_t began = NowNs();
-      one = NowNs() - began;
-    }
-    std::ranges::nth_element(costs, costs.begin() + 5000);
-    return static_cast<double>(costs[5000]);
-  }();
-  return cost;
-}
-
-// The operations of the next sample: gets and puts apart, unless they are sent together.
+// The operations of the next sample. Of one kind, unless they are sent together: a mix whose
+// connection is not pipelined has one operation in a sample.
 void NextBatch(const Turn& turn, const Sequence& sequence, std::size_t* position,
                std::vector<Op>* ops) {
   ops->clear();
-  const bool begins_with_put = sequence.at(*position).is_put != 0;
-  // A put of a mix is timed alone: gets around it would blur it.
   while (ops->size() < turn.batch_ops) {
-    const Sequence::Step& step = sequence.at(*position);
-    const bool is_put = step.is_put != 0;
-    if (!turn.pipelined && is_put != begins_with_put) return;
-    ops->push_back(is_put ? turn.dataset->Put(step.key, turn.generation)
-                          : turn.dataset->Get(step.key, turn.generation));
-    ++*position;
+    const Sequence::Step& step = sequence.at((*position)++);
+    ops->push_back(step.is_put != 0 ? turn.dataset->Put(step.key, turn.generation)
+                                    : turn.dataset->Get(step.key, turn.generation));
   }
 }
 
@@ -69,7 +43,7 @@ class TimedClient {
   absl::Status Run(ClientResult* result) {
     const double put_share = turn_.workload->put_share;
     const bool is_mixed = turn_.pipelined && put_share > 0 && put_share < 1;
-    const double clock_ns = ClockCostNs();
+    const double clock_ns = TheClock().cost_ns;
     const std::int64_t end = NowNs() + turn_.timed_ns;
     std::int64_t ended = 0;
     while (ended < end) {
@@ -176,6 +150,8 @@ absl::Status ReadAll(const Dataset& dataset, std::size_t batch_ops, Reader::Mode
 
 absl::StatusOr<std::size_t> FindBatchOps(Turn turn, const Sequence& sequence,
                                          Connection* connection) {
+  const bool is_mix = turn.workload->put_share > 0 && turn.workload->put_share < 1;
+  if (is_mix || turn.dataset->min_bytes() != turn.dataset->max_bytes()) return 1;
   turn.batch_ops = 1;
   turn.warm_ns = turn.timed_ns = 1'000'000;
   std::vector<ClientResult> results;
@@ -184,19 +160,6 @@ absl::StatusOr<std::size_t> FindBatchOps(Turn turn, const Sequence& sequence,
   std::vector<Sample>* samples = &results[0].gets;
   if (samples->empty()) samples = &results[0].puts;
   return QuantileNs(samples, 0.5) < kBatchBelowNs ? kBatchOps : 1;
-}
-
-double QuantileNs(std::vector<Sample>* samples, double share) {
-  if (samples->empty()) return 0;
-  std::ranges::sort(*samples, {}, &Sample::ns);
-  double ops = 0;
-  for (const Sample& sample : *samples) ops += sample.ops;
-  double until = 0;
-  for (const Sample& sample : *samples) {
-    until += sample.ops;
-    if (until >= share * ops) return static_cast<double>(sample.ns);
-  }
-  return static_cast<double>(samples->back().ns);
 }
 
 }  // namespace apta::peers

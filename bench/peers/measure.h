@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "bench/peers/dataset.h"
 #include "bench/peers/peer.h"
+#include "bench/peers/statistics.h"
 
 namespace apta::peers {
 
@@ -40,12 +41,6 @@ struct Turn {
   std::size_t batch_ops = 1;  // that are timed together
 };
 
-// What was timed together took `ns` per operation.
-struct Sample {
-  float ns;
-  std::uint32_t ops;
-};
-
 struct ClientResult {
   std::vector<Sample> gets, puts;
   std::vector<Sample> mixed;  // pipelined ones with both kinds in them
@@ -70,10 +65,9 @@ absl::Status ReadAll(const Dataset& dataset, std::size_t batch_ops, Reader::Mode
                      Connection* connection);
 
 // How many operations of a connection that is not pipelined are to be timed together. Tries some.
+// One, if objects are of many sizes or some operations are puts: the mean over several operations
+// that differ has another median than they have.
 absl::StatusOr<std::size_t> FindBatchOps(Turn turn, const Sequence& sequence,
                                          Connection* connection);
-
-// The smallest value that the given share (0 to 1) of the operations does not exceed, ns.
-double QuantileNs(std::vector<Sample>* samples, double share);
 
 }  // namespace apta::peers

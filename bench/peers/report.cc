@@ -32,6 +32,7 @@ std::string Time(double ns) {
 
 std::string Ratio(double ratio) {
   if (ratio == 0) return "";
+  if (ratio >= 9999.5) return fmt::format("{:.0f}k×", ratio / 1000);
   return fmt::format("{:.{}f}×", ratio, ratio < 9.95 ? 2 : ratio < 99.5 ? 1 : 0);
 }
 
@@ -84,6 +85,11 @@ nlohmann::json Machine() {
 
 }  // namespace
 
+void PrintText(std::string_view text) {
+  (void)!std::fwrite(text.data(), 1, text.size(), stdout);
+  (void)std::fflush(stdout);
+}
+
 void Report::Add(std::vector<Record> cell) {
   for (Record& record : cell) {
     const auto base = std::ranges::find_if(cell, [&](const Record& other) {
@@ -109,20 +115,19 @@ void Report::PrintBlock(std::string_view title) const {
     }
     fields[{record.system, record.workload}] = Field(record);
   }
-  fmt::print("\n{}\n{:<20}", title, "");
+  Print("\n{}\n{:<20}", title, "");
   for (const Workload& workload : kWorkloads) {
-    fmt::print("| {:<5}{:>3}  ±    {:>7} {:>6} ", workload.name, "p50", "p99", "×Āpta");
+    Print("| {:<5}{:>3}  ±    {:>7} {:>6} ", workload.name, "p50", "p99", "×Āpta");
   }
-  fmt::print("\n");
+  Print("\n");
   for (const std::string& system : systems) {
-    fmt::print("{:<20}", system);
+    Print("{:<20}", system);
     for (const Workload& workload : kWorkloads) {
       const auto field = fields.find({system, std::string(workload.name)});
-      fmt::print("| {:<28} ", field != fields.end() ? field->second : "");
+      Print("| {:<28} ", field != fields.end() ? field->second : "");
     }
-    fmt::print("\n");
+    Print("\n");
   }
-  std::fflush(stdout);
 }
 
 void Report::PrintSummary() const {
@@ -143,36 +148,35 @@ void Report::PrintSummary() const {
     }
   }
   if (systems.empty()) return;
-  fmt::print(
+  Print(
       "\nMedian as a multiple of Āpta's, geometric mean over all cells"
       " (cells in which it is faster than Āpta / cells)\n{:<20}",
       "");
-  for (const Workload& workload : kWorkloads) fmt::print(" {:>18}", workload.name);
-  fmt::print("\n");
+  for (const Workload& workload : kWorkloads) Print(" {:>18}", workload.name);
+  Print("\n");
   for (const std::string& system : systems) {
-    fmt::print("{:<20}", system);
+    Print("{:<20}", system);
     for (const Workload& workload : kWorkloads) {
       const auto entry = tallies.find({system, std::string(workload.name)});
       if (entry == tallies.end()) {
-        fmt::print(" {:>18}", "");
+        Print(" {:>18}", "");
         continue;
       }
       const Tally& tally = entry->second;
-      fmt::print(" {:>18}",
-                 fmt::format("{} ({}/{})", Ratio(std::exp(tally.log_ratios / tally.cells)),
-                             tally.faster, tally.cells));
+      Print(" {:>18}", fmt::format("{} ({}/{})", Ratio(std::exp(tally.log_ratios / tally.cells)),
+                                   tally.faster, tally.cells));
     }
-    fmt::print("\n");
+    Print("\n");
   }
-  fmt::print("\nCells in which another system is faster than Āpta (median; Āpta's; ratio)\n");
+  Print("\nCells in which another system is faster than Āpta (median; Āpta's; ratio)\n");
   for (const Record& record : records_) {
     if (record.ratio == 0 || record.ratio >= 1 || record.system == kBase || !IsShown(record)) {
       continue;
     }
-    fmt::print("  {:<5} {:>6} {:<8} {} client{} {:<20} {:>8} {:>8} {:>6}\n", record.workload,
-               record.size, record.distribution, record.clients, record.clients > 1 ? "s" : " ",
-               record.system, Time(record.median_ns), Time(record.median_ns / record.ratio),
-               Ratio(record.ratio));
+    Print("  {:<5} {:>6} {:<8} {} client{} {:<20} {:>8} {:>8} {:>6}\n", record.workload,
+          record.size, record.distribution, record.clients, record.clients > 1 ? "s" : " ",
+          record.system, Time(record.median_ns), Time(record.median_ns / record.ratio),
+          Ratio(record.ratio));
   }
 }
 

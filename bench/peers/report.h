@@ -1,15 +1,25 @@
 // What a run found: a table to read, and JSON for tools/plot and for comparing runs.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 
 namespace apta::peers {
+
+// To the standard output; one that is closed is nothing to fail for (fmt::print would throw).
+void PrintText(std::string_view text);
+template <typename... Values>
+void Print(fmt::format_string<Values...> format, Values&&... values) {
+  PrintText(fmt::format(format, std::forward<Values>(values)...));
+}
 
 // One system, workload, size, popularity, number of clients and kind of operation. README.md has
 // the JSON's schema, which has the same names.

@@ -6,6 +6,8 @@
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 
+#include <algorithm>
+#include <bit>
 #include <chrono>
 #include <memory>
 #include <thread>
@@ -68,7 +70,12 @@ class RocksdbSystem : public System {
     options_.avoid_flush_during_shutdown = true;
     options_.IncreaseParallelism(2);
     rocksdb::BlockBasedTableOptions table;
-    table.block_cache = rocksdb::NewLRUCache(capacity_bytes);
+    // As many shards as leave each room for 16 of the largest values: one that does not fit its
+    // shard is never cached.
+    const std::uint64_t shards =
+        std::max<std::uint64_t>(capacity_bytes / (16 * max_value_bytes), 1);
+    table.block_cache =
+        rocksdb::NewLRUCache(capacity_bytes, static_cast<int>(std::bit_width(shards)) - 1);
     table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
     table.data_block_index_type = rocksdb::BlockBasedTableOptions::kDataBlockBinaryAndHash;
     options_.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));

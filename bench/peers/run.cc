@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <utility>
 
@@ -17,34 +16,6 @@ absl::Status Named(const System& system, const absl::Status& status) {
   return absl::Status(status.code(),
                       fmt::format("{}: {}", system.name(), std::string(status.message())));
 }
-
-double MedianOf(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-double VariationOf(const std::vector<double>& values) {
-  double sum = 0, squares = 0;
-  for (const double value : values) sum += value;
-  const double mean = sum / static_cast<double>(values.size());
-  for (const double value : values) squares += (value - mean) * (value - mean);
-  return std::sqrt(squares / static_cast<double>(values.size())) / mean;
-}
-
-// One kind of operation of one system, over the rounds.
-struct Rounds {
-  std::vector<double> medians_ns, p99s_ns, ops_per_s;
-  std::uint64_t samples = 0;
-
-  void Add(std::vector<Sample> round, double rate) {
-    if (round.empty()) return;
-    medians_ns.push_back(QuantileNs(&round, 0.5));
-    p99s_ns.push_back(QuantileNs(&round, 0.99));
-    ops_per_s.push_back(rate);
-    samples += round.size();
-  }
-};
 
 // One system, and its clients.
 struct Contender {
@@ -97,7 +68,7 @@ class Runner {
       auto sizes = AzureSizes(shares);
       if (!sizes.ok()) return sizes.status();
       const SizeMoments moments = MomentsOf(*sizes, shares);
-      fmt::print(
+      Print(
           "\nazure, {}: accesses see a median of {:.0f} B, {:.1f} % below 12 KB, a mean of"
           " {:.1f} kB\n",
           NameOf(popularity), moments.median_bytes, moments.share_below_12kb * 100,
@@ -141,11 +112,11 @@ class Runner {
     return status;
   }
 
-  // Under way together: as many as asked for, while they are no more than 4 MiB.
+  // Under way together: as many as asked for, while they are about 4 MiB at most.
   std::size_t DepthOf(const System& system, const Dataset& dataset) const {
     constexpr std::size_t kMostBytes = 4 << 20;
     if (!system.is_pipelined()) return 1;
-    return std::clamp<std::size_t>(kMostBytes / dataset.max_bytes(), 2, options_.depth);
+    return std::clamp<std::size_t>(kMostBytes / dataset.mean_bytes(), 2, options_.depth);
   }
 
   absl::Status RunClients(const Dataset& dataset, const std::vector<Popularity>& popularities,
