@@ -36,6 +36,7 @@ SizeMoments MomentsOf(const std::vector<std::uint32_t>& sizes, const std::vector
 // Immutable; read by all clients at once.
 class Dataset {
  public:
+  static constexpr std::size_t kKeyBytes = 32;
   // `label` names the sizes, and stands in the keys: datasets share none.
   Dataset(std::string label, std::vector<std::uint32_t> sizes);
 
@@ -56,7 +57,6 @@ class Dataset {
   }
 
  private:
-  static constexpr std::size_t kKeyBytes = 32;
   std::string_view Key(std::uint32_t index) const {
     return {key_text_.data() + index * kKeyBytes, kKeyBytes};
   }

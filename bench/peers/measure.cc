@@ -3,21 +3,29 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <barrier>
 #include <thread>
 
 namespace apta::peers {
 namespace {
 
+// Copies of the keys in use, in the nearest cache: a caller has just made its key.
+using KeyTexts = std::vector<std::array<char, Dataset::kKeyBytes>>;
+
 // The operations of the next sample. Of one kind, unless they are sent together: a mix whose
 // connection is not pipelined has one operation in a sample.
-void NextBatch(const Turn& turn, const Sequence& sequence, std::size_t* position,
+void NextBatch(const Turn& turn, const Sequence& sequence, std::size_t* position, KeyTexts* keys,
                std::vector<Op>* ops) {
+  keys->resize(turn.batch_ops);
   ops->clear();
-  while (ops->size() < turn.batch_ops) {
+  for (auto& key : *keys) {
     const Sequence::Step& step = sequence.at((*position)++);
-    ops->push_back(step.is_put != 0 ? turn.dataset->Put(step.key, turn.generation)
-                                    : turn.dataset->Get(step.key, turn.generation));
+    Op op = step.is_put != 0 ? turn.dataset->Put(step.key, turn.generation)
+                             : turn.dataset->Get(step.key, turn.generation);
+    std::ranges::copy(op.key, key.begin());
+    op.key = {key.data(), key.size()};
+    ops->push_back(op);
   }
 }
 
@@ -33,7 +41,7 @@ class TimedClient {
   absl::Status WarmUp() {
     const std::int64_t end = NowNs() + turn_.warm_ns;
     do {
-      NextBatch(turn_, sequence_, &position_, &ops_);
+      NextBatch(turn_, sequence_, &position_, &keys_, &ops_);
       const absl::Status status = connection_->Execute(ops_, &reader_);
       if (!status.ok()) return status;
     } while (NowNs() < end);
@@ -47,7 +55,7 @@ class TimedClient {
     const std::int64_t end = NowNs() + turn_.timed_ns;
     std::int64_t ended = 0;
     while (ended < end) {
-      NextBatch(turn_, sequence_, &position_, &ops_);
+      NextBatch(turn_, sequence_, &position_, &keys_, &ops_);
       const std::int64_t began = NowNs();
       const absl::Status status = connection_->Execute(ops_, &reader_);
       ended = NowNs();
@@ -77,6 +85,7 @@ class TimedClient {
   Connection* connection_;
   std::size_t position_;
   Reader reader_;
+  KeyTexts keys_;
   std::vector<Op> ops_;
 };
 
