@@ -87,12 +87,6 @@ class AptaSystem : public System {
   int nodes_ = 0;
 };
 
-// shm: and file: backings name one region each.
-std::string BackingOf(const std::string& backing, std::string_view mode) {
-  const bool is_named = backing.find(':') != std::string::npos;
-  return is_named ? fmt::format("{}-{}", backing, mode) : backing;
-}
-
 }  // namespace
 
 absl::Status StartApta(const Setup& setup, Systems* systems) {
@@ -102,9 +96,13 @@ absl::Status StartApta(const Setup& setup, Systems* systems) {
                                                        {"apta-uncached", "uncached"}};
   for (const auto& [name, mode] : modes) {
     if (!setup.Wants(name)) continue;
+    // In the folder, which is removed: a pool's file stays when its server ends.
+    const std::string backing = setup.pool_backing == "file"
+                                    ? fmt::format("file:{}/pool-{}", setup.folder, mode)
+                                    : setup.pool_backing;
     words.push_back("--pool");
     words.push_back(fmt::format("name={0},coherence={0},bytes={1},backing={2}", mode,
-                                setup.pool_bytes, BackingOf(setup.pool_backing, mode)));
+                                setup.pool_bytes, backing));
   }
   if (words.size() == 3) return absl::OkStatus();
   auto server = ServerProcess::Start(std::move(words), socket, setup.folder + "/aptad.log");

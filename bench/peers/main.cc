@@ -35,7 +35,7 @@ struct Flags {
   std::vector<int> clients = {1, 2};
   std::optional<int> rounds;
   std::optional<double> turn_ms, warm_ms;
-  std::size_t depth = 16;
+  std::size_t depth = 16, batch = 1;
   bool large = false, quick = false;
   std::string json, folder = "/dev/shm", aptad, backing = "memfd";
   std::uint64_t pool_bytes = 0;
@@ -79,6 +79,10 @@ void Declare(CLI::App* app, Flags* flags) {
   app->add_option("--depth", flags->depth,
                   "Operations under way where pipelined, if they fit 4 MiB [16]")
       ->check(CLI::Range(2, 1024));
+  app->add_option("--batch", flags->batch,
+                  "Operations timed together where not pipelined and all are alike; their mean is"
+                  " the sample [1]")
+      ->check(CLI::Range(1, 1024));
   app->add_flag("--large", flags->large, "64 MiB objects too");
   app->add_flag("--quick", flags->quick,
                 "Whether it works, not how fast: short turns, few objects, three sizes; < 20 s");
@@ -89,7 +93,8 @@ void Declare(CLI::App* app, Flags* flags) {
   app->add_option("--aptad", flags->aptad, "Memory server's program [the one built with this]")
       ->check(CLI::ExistingFile);
   app->add_option("--pool-backing", flags->backing,
-                  "Of Āpta's pools: memfd, hugetlb, shm:NAME or file:PATH [memfd]");
+                  "Of Āpta's pools: memfd, hugetlb, or file: one in --folder [memfd]")
+      ->check(CLI::IsMember({"memfd", "hugetlb", "file"}));
   app->add_option("--pool-bytes", flags->pool_bytes,
                   "Of each of Āpta's two pools [1 GiB; 2 GiB with 64 MiB objects]")
       ->transform(CLI::AsSizeValue(false));
@@ -127,6 +132,7 @@ RunOptions OptionsOf(const Flags& flags) {
   options.turn_ns = static_cast<std::int64_t>(flags.turn_ms.value_or(flags.quick ? 2 : 40) * 1e6);
   options.warm_ns = static_cast<std::int64_t>(flags.warm_ms.value_or(flags.quick ? 0.5 : 5) * 1e6);
   options.depth = flags.depth;
+  options.batch = flags.batch;
   return options;
 }
 
@@ -166,6 +172,7 @@ nlohmann::json SettingsOf(const RunOptions& options, const Setup& setup) {
           {"turn_ns", options.turn_ns},
           {"warm_ns", options.warm_ns},
           {"pipeline_depth", options.depth},
+          {"batch", options.batch},
           {"keys", keys},
           {"pool_backing", setup.pool_backing},
           {"pool_bytes", setup.pool_bytes},

@@ -13,8 +13,7 @@ namespace {
 // Copies of the keys in use, in the nearest cache: a caller has just made its key.
 using KeyTexts = std::vector<std::array<char, Dataset::kKeyBytes>>;
 
-// The operations of the next sample. Of one kind, unless they are sent together: a mix whose
-// connection is not pipelined has one operation in a sample.
+// The operations of the next sample.
 void NextBatch(const Turn& turn, const Sequence& sequence, std::size_t* position, KeyTexts* keys,
                std::vector<Op>* ops) {
   keys->resize(turn.batch_ops);
@@ -155,20 +154,6 @@ absl::Status ReadAll(const Dataset& dataset, std::size_t batch_ops, Reader::Mode
   std::vector<Op> ops;
   for (std::uint32_t key = 0; key < dataset.size(); ++key) ops.push_back(dataset.Get(key, 0));
   return ReadBack(ops, batch_ops, mode, connection);
-}
-
-absl::StatusOr<std::size_t> FindBatchOps(Turn turn, const Sequence& sequence,
-                                         Connection* connection) {
-  const bool is_mix = turn.workload->put_share > 0 && turn.workload->put_share < 1;
-  if (is_mix || turn.dataset->min_bytes() != turn.dataset->max_bytes()) return 1;
-  turn.batch_ops = 1;
-  turn.warm_ns = turn.timed_ns = 1'000'000;
-  std::vector<ClientResult> results;
-  const absl::Status status = TakeTurn(turn, {&connection, 1}, {&sequence, 1}, &results);
-  if (!status.ok()) return status;
-  std::vector<Sample>* samples = &results[0].gets;
-  if (samples->empty()) samples = &results[0].puts;
-  return QuantileNs(samples, 0.5) < kBatchBelowNs ? kBatchOps : 1;
 }
 
 }  // namespace apta::peers

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "bench/peers/dataset.h"
 #include "bench/peers/peer.h"
@@ -24,11 +23,6 @@ inline constexpr Workload kWorkloads[] = {{"get", 0, Reader::Mode::kFirstByte},
                                           {"read", 0, Reader::Mode::kAllBytes},
                                           {"put", 1, Reader::Mode::kFirstByte},
                                           {"mix", 0.05, Reader::Mode::kFirstByte}};
-
-// Operations faster than this are timed kBatchOps at a time: reading the clock twice costs some
-// tens of nanoseconds itself.
-inline constexpr double kBatchBelowNs = 200;
-inline constexpr std::size_t kBatchOps = 16;
 
 struct Turn {
   const Dataset* dataset = nullptr;
@@ -63,11 +57,5 @@ absl::Status Load(const Dataset& dataset, std::size_t batch_ops, Connection* con
 // Reads all objects; kCompare: as they were loaded. DATA_LOSS: they are not there.
 absl::Status ReadAll(const Dataset& dataset, std::size_t batch_ops, Reader::Mode mode,
                      Connection* connection);
-
-// How many operations of a connection that is not pipelined are to be timed together. Tries some.
-// One, if objects are of many sizes or some operations are puts: the mean over several operations
-// that differ has another median than they have.
-absl::StatusOr<std::size_t> FindBatchOps(Turn turn, const Sequence& sequence,
-                                         Connection* connection);
 
 }  // namespace apta::peers

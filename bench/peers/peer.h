@@ -87,7 +87,7 @@ class System {
 struct Setup {
   std::string folder;                // theirs alone, in memory (tmpfs); removed with all in it
   std::string aptad;                 // the memory server's program
-  std::string pool_backing;          // of Āpta's pools, as aptad's --pool has it
+  std::string pool_backing;          // of Āpta's pools: memfd, hugetlb or file
   std::uint64_t pool_bytes = 0;      // of each of Āpta's pools
   std::uint64_t capacity_bytes = 0;  // that each peer may fill
   std::size_t max_value_bytes = 0;   // the largest object

@@ -178,10 +178,7 @@ class Runner {
                        const std::vector<Contender>& contenders) {
     std::vector<Showing> showings(contenders.size());
     for (std::size_t i = 0; i < contenders.size(); ++i) {
-      const absl::Status status =
-          Named(*contenders[i].system,
-                Prepare(dataset, workload, sequences[0], contenders[i], &showings[i].turn));
-      if (!status.ok()) return status;
+      showings[i].turn = Prepare(dataset, workload, *contenders[i].system);
     }
     for (int round = 0; round < options_.rounds; ++round) {
       for (std::size_t i = 0; i < contenders.size(); ++i) {
@@ -222,19 +219,18 @@ class Runner {
     records->push_back(std::move(record));
   }
 
-  absl::Status Prepare(const Dataset& dataset, const Workload& workload, const Sequence& sequence,
-                       const Contender& contender, Turn* turn) {
-    *turn = {.dataset = &dataset,
-             .workload = &workload,
-             .warm_ns = options_.warm_ns,
-             .timed_ns = options_.turn_ns,
-             .generation = ++generation_,
-             .pipelined = contender.system->is_pipelined(),
-             .batch_ops = DepthOf(*contender.system, dataset)};
-    if (turn->pipelined) return absl::OkStatus();
-    const auto batch_ops = FindBatchOps(*turn, sequence, contender.connections[0]);
-    if (batch_ops.ok()) turn->batch_ops = *batch_ops;
-    return batch_ops.status();
+  Turn Prepare(const Dataset& dataset, const Workload& workload, const System& system) const {
+    Turn turn = {.dataset = &dataset,
+                 .workload = &workload,
+                 .warm_ns = options_.warm_ns,
+                 .timed_ns = options_.turn_ns,
+                 .pipelined = system.is_pipelined(),
+                 .batch_ops = DepthOf(system, dataset)};
+    // The mean over operations that are not alike has another median than they have.
+    const bool is_mix = workload.put_share > 0 && workload.put_share < 1;
+    const bool are_alike = !is_mix && dataset.min_bytes() == dataset.max_bytes();
+    if (!turn.pipelined && are_alike) turn.batch_ops = options_.batch;
+    return turn;
   }
 
   absl::Status RunTurn(int round, const std::vector<Sequence>& sequences,

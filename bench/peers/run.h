@@ -29,6 +29,7 @@ struct RunOptions {
   std::int64_t turn_ns = 0;
   std::int64_t warm_ns = 0;
   std::size_t depth = 16;  // operations under way of pipelined systems
+  std::size_t batch = 1;   // operations timed together of the others, where all are alike
 };
 
 // CANCELLED once `stop` is set; what was measured until then is in the report. Any other error
