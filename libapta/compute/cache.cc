@@ -22,12 +22,13 @@ std::uint64_t BucketsFor(std::uint64_t limit_bytes) {
 
 Cache::Cache(const fabric::IndexView& view, fabric::Coherence mode, std::uint64_t limit_bytes,
              int shards, const fabric::Port* port, PinDomain* pins, bool emulates_link,
-             fabric::LifeView life)
+             fabric::LifeView life, bool clients_write)
     : view_(view),
       mode_(mode),
       limit_bytes_(limit_bytes),
       emulates_link_(emulates_link),
       life_(life),
+      clients_write_(clients_write),
       holds_(port->holds()),
       pins_(pins),
       bucket_(BucketsFor(limit_bytes)),
@@ -174,15 +175,14 @@ void Cache::Acknowledge(int shard) {
 // Model rule: SYNC_OWN_PUT_NOT_FOLLOWED, FOLLOW_NOT_OVERTAKEN
 Cache::Miss Cache::BeginGet(std::uint64_t key_hash) {
   std::lock_guard<std::mutex> lock(mutex_);
-  auto own = std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)),
-                                    /*is_get=*/true, mode_ != fabric::Coherence::kSync);
   for (const std::shared_ptr<Fill>& fill : fills_) {
     if (fill->key_hash_ != key_hash || !fill->is_get_ || fill->overtaken_by_version_ != 0) continue;
-    if (!MayInsert(*own)) break;  // invariant 4: a put of ours may have overtaken it
+    if (!MayInsert(key_hash, nullptr)) break;  // invariant 4: a put of ours may have overtaken it
     ++fill->followers_;
     return {fill, false};
   }
-  fills_.push_back(std::move(own));
+  fills_.push_back(std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)),
+                                          /*is_get=*/true, mode_ != fabric::Coherence::kSync));
   return {fills_.back(), true};
 }
 
@@ -203,7 +203,7 @@ std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std
   // Readable: the acknowledgement that would free the extent waits for this fill (invariant 2), or
   // has not been given.
   const bool is_readable = !is_overtaken || fill->delays_acknowledgement_;
-  const ExtentHeader* header = is_readable ? HeaderAt(place) : nullptr;
+  const ExtentHeader* header = is_readable ? NewHeaderAt(place) : nullptr;
   std::optional<PinnedExtent> pinned;
   if (header != nullptr) {
     pinned = PinnedExtent{table->Pin(place), header};
@@ -211,7 +211,7 @@ std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std
     fill->result_ = *pinned;
     const bool may_cache =
         (!is_overtaken || !fabric::Upholds(fabric::Rule::kOvertakenFillNotCached)) &&
-        MayInsert(*fill);
+        MayInsert(fill->key_hash_, fill.get());
     // Invariant 3: what is not cached its callers still read, although it may be acknowledged.
     if (!may_cache || !Insert(fill->key_hash_, version, place)) {
       if (PrivateCopy::IsPlace(place)) {
@@ -241,8 +241,8 @@ void Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std
     }
   }
   // Not overtaken: nothing that supersedes it has been acknowledged, and it is readable.
-  if (extent != 0 && version >= fill->overtaken_by_version_ && MayInsert(*fill) &&
-      HeaderAt(extent) != nullptr) {
+  if (extent != 0 && version >= fill->overtaken_by_version_ &&
+      MayInsert(fill->key_hash_, fill.get()) && NewHeaderAt(extent) != nullptr) {
     Insert(fill->key_hash_, version, extent);
   }
   Resolve(fill);
@@ -250,10 +250,10 @@ void Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std
 
 // Invariant 4.
 // Model rule: SYNC_OWN_PUT_BLOCKS
-bool Cache::MayInsert(const Fill& fill) const {
+bool Cache::MayInsert(std::uint64_t key_hash, const Fill* own) const {
   if (mode_ != fabric::Coherence::kSync) return true;
   return std::none_of(fills_.begin(), fills_.end(), [&](const std::shared_ptr<Fill>& other) {
-    return other.get() != &fill && !other->is_get_ && other->key_hash_ == fill.key_hash_;
+    return other.get() != own && !other->is_get_ && other->key_hash_ == key_hash;
   });
 }
 
@@ -270,7 +270,7 @@ void Cache::AbandonFill(const std::shared_ptr<Fill>& fill) {
 
 // Model rule: FILL_RESOLVES
 void Cache::Resolve(const std::shared_ptr<Fill>& fill) {
-  fills_.remove(fill);
+  fills_.erase(std::find(fills_.begin(), fills_.end(), fill));
   if (fill->overtaken_by_version_ != 0) Acknowledge(fill->shard_);
   if (fill->followers_ > 0) fill->state_.notify_all();
 }

@@ -26,7 +26,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -54,10 +53,10 @@ struct PinnedExtent {
 class Cache {
  public:
   // `region` is mapped as long as the cache lives; `limit_bytes`: of payloads; `life`: of the
-  // memory server.
+  // memory server; `clients_write`: to the heap (trusted pools).
   Cache(const fabric::IndexView& view, fabric::Coherence mode, std::uint64_t limit_bytes,
         int shards, const fabric::Port* port, PinDomain* pins, bool emulates_link,
-        fabric::LifeView life = {});
+        fabric::LifeView life = {}, bool clients_write = false);
   ~Cache();
 
   // --- any thread, lock-free
@@ -173,13 +172,20 @@ class Cache {
   };
 
   Bucket& BucketOf(std::uint64_t key_hash) const { return bucket_[key_hash & bucket_mask_]; }
-  const fabric::ExtentHeader* HeaderAt(Place place) const {
+  // Of a version that the home has just named; nullptr: not in the heap, or it claims what is not.
+  const fabric::ExtentHeader* NewHeaderAt(Place place) const {
     return PrivateCopy::IsPlace(place) ? PrivateCopy::At(place)->header() : view_.HeaderAt(place);
+  }
+  // Of one that is cached, or was: its header was checked then, and does not change before the
+  // extent is reused (invariant 1), unless clients may write to the heap.
+  const fabric::ExtentHeader* HeaderAt(Place place) const {
+    if (PrivateCopy::IsPlace(place)) return PrivateCopy::At(place)->header();
+    return clients_write_ ? view_.HeaderAt(place) : view_.UncheckedHeaderAt(place);
   }
   std::uint64_t VersionAt(Place place) const;
   void ApplyOne(std::uint64_t sequence, const fabric::Invalidation& invalidation);
   void DropOlder(std::uint64_t key_hash, std::uint64_t version);
-  bool MayInsert(const Fill& fill) const;
+  bool MayInsert(std::uint64_t key_hash, const Fill* own) const;
   void DropAll(int shard, std::uint64_t first);
   void Acknowledge(int shard);
   bool Insert(std::uint64_t key_hash, std::uint64_t version, Place place);
@@ -197,6 +203,7 @@ class Cache {
   const std::uint64_t limit_bytes_;
   const bool emulates_link_;
   const fabric::LifeView life_;
+  const bool clients_write_;
   fabric::HoldTable* const holds_;
   PinDomain* const pins_;
   fabric::LazyArray<Bucket> bucket_;  // zero = empty; its pages cost nothing until they are used
@@ -207,7 +214,7 @@ class Cache {
 
   mutable std::mutex mutex_;
 
-  std::list<std::shared_ptr<Fill>> fills_;                     // unresolved
+  std::vector<std::shared_ptr<Fill>> fills_;                   // unresolved
   Eviction eviction_;                                          // of the slots, by bytes
   std::vector<std::pair<std::uint64_t, std::uint64_t>> held_;  // extent, slot of the hold table
   std::vector<Place> doomed_;  // copies that have left the cache and are still read

@@ -117,8 +117,6 @@ void PinTable::ForEachSlotOf(std::uint64_t extent, Visit&& visit) {
 
 // The tables of one thread, by domain. Goes with the thread: then others may adopt the tables.
 struct ThreadTables {
-  std::uint64_t last_id = 0;
-  PinTable* last_table = nullptr;
   absl::flat_hash_map<std::uint64_t, std::pair<PinDomain*, PinTable*>> by_id;
 
   ~ThreadTables() {
@@ -185,12 +183,10 @@ void PinDomain::Wake() const {
   [[maybe_unused]] const ssize_t written = write(wake_fd_, &one, sizeof(one));
 }
 
-PinTable* PinDomain::ThreadTable() {
-  if (t_tables.last_id == id_) return t_tables.last_table;
+PinTable* PinDomain::FindThreadTable() {
   auto& entry = t_tables.by_id[id_];
   if (entry.second == nullptr) entry = {this, AdoptTable()};
-  t_tables.last_id = id_;
-  t_tables.last_table = entry.second;
+  t_last = {id_, entry.second};
   return entry.second;
 }
 

@@ -112,7 +112,7 @@ class PinDomain {
   static void Return(PinDomain* domain);
 
   // The calling thread's table. Costs one comparison when the thread used this domain last.
-  PinTable* ThreadTable();
+  PinTable* ThreadTable() { return t_last.id == id_ ? t_last.table : FindThreadTable(); }
 
   // Whether anybody pins `extent`; from then on the last drop of it rings wake_fd(). Sequentially
   // consistent with Pin.
@@ -133,7 +133,15 @@ class PinDomain {
   friend class PinSlot;
   friend struct ThreadTables;
 
+  // What the thread used last. Without a constructor: nothing is checked before it is read.
+  struct LastTable {
+    std::uint64_t id;
+    PinTable* table;
+  };
+  static inline constinit thread_local LastTable t_last{0, nullptr};
+
   PinDomain();
+  PinTable* FindThreadTable();
   PinTable* AdoptTable();
 
   const int wake_fd_;

@@ -129,9 +129,9 @@ absl::StatusOr<std::shared_ptr<Session>> Session::Attach(const ClientOptions& op
   session->view_ = fabric::IndexView(session->region_.data(), *session->superblock_);
   session->pins_ = PinDomain::Acquire();
   session->copies_ = DecideCopies(options.placement, *welcome, session->region_);
-  session->cache_ = std::make_unique<Cache>(session->view_, welcome->coherence, options.cache_bytes,
-                                            shards, &session->port_, session->pins_,
-                                            session->link_.enabled(), session->life_.view());
+  session->cache_ = std::make_unique<Cache>(
+      session->view_, welcome->coherence, options.cache_bytes, shards, &session->port_,
+      session->pins_, session->link_.enabled(), session->life_.view(), session->trusted_);
   return session;
 }
 

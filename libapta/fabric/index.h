@@ -69,6 +69,10 @@ class IndexView {
   // The header at an offset, or nullptr when the offset, or the key and payload that the header
   // claims, do not lie in the heap. For registered readers and the writer.
   const ExtentHeader* HeaderAt(std::uint64_t extent_offset) const;
+  // For those who have checked it, and know that nobody has written to it since.
+  const ExtentHeader* UncheckedHeaderAt(std::uint64_t extent_offset) const {
+    return reinterpret_cast<const ExtentHeader*>(region_ + extent_offset);
+  }
   // As HeaderAt, a copy that was checked after it was taken: for the memory server, where clients
   // may write to the heap (trusted pools).
   std::optional<ExtentHeader> CheckedHeaderAt(std::uint64_t extent_offset) const;

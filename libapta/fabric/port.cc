@@ -21,7 +21,6 @@ struct ShardPart {
 static_assert(std::is_standard_layout_v<ShardPart>);
 
 constexpr std::uint64_t kShardPartBytes = AlignUp(sizeof(ShardPart), kPageBytes);
-constexpr std::uint64_t kLanesBytes = AlignUp(kLanes * sizeof(Lane), kPageBytes);
 
 absl::Status ErrnoStatus(const char* what) {
   return absl::ErrnoToStatus(errno, fmt::format("port: {}", what));
@@ -38,16 +37,18 @@ std::uint64_t Port::BytesFor(int shards) {
 }
 
 Port::Port(std::byte* data, int shards, UniqueFd fd)
-    : data_(data), shards_(shards), fd_(std::move(fd)) {}
+    : data_(data), shards_(shards), holds_offset_(HoldsOffset(shards)), fd_(std::move(fd)) {}
 
 Port::Port(Port&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       shards_(other.shards_),
+      holds_offset_(other.holds_offset_),
       fd_(std::move(other.fd_)) {}
 
 Port& Port::operator=(Port&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(shards_, other.shards_);
+  std::swap(holds_offset_, other.holds_offset_);
   std::swap(fd_, other.fd_);
   return *this;
 }
@@ -109,19 +110,6 @@ SubmissionRing<>* Port::submissions(int shard) const {
 InvalidationRing<>* Port::invalidations(int shard) const {
   auto* part = data_ + kPageBytes + static_cast<std::uint64_t>(shard) * kShardPartBytes;
   return &reinterpret_cast<ShardPart*>(part)->invalidations;
-}
-
-HoldTable* Port::holds() const {
-  return reinterpret_cast<HoldTable*>(data_ + HoldsOffset(shards_));
-}
-
-Lane* Port::lane(int lane_index) const {
-  return reinterpret_cast<Lane*>(data_ + HoldsOffset(shards_) + sizeof(HoldTable)) + lane_index;
-}
-
-std::byte* Port::staging(int lane_index) const {
-  return data_ + HoldsOffset(shards_) + sizeof(HoldTable) + kLanesBytes +
-         static_cast<std::uint64_t>(lane_index) * kStagingBytes;
 }
 
 }  // namespace apta::fabric

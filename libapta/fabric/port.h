@@ -73,6 +73,8 @@ static_assert(sizeof(Lane) == 3 * kCacheLineBytes);
 static_assert(offsetof(Lane, drained_bytes) == kCacheLineBytes);
 static_assert(offsetof(Lane, asleep) == 2 * kCacheLineBytes);
 
+inline constexpr std::uint64_t kLanesBytes = AlignUp(kLanes * sizeof(Lane), kPageBytes);
+
 // A mapped port. Movable.
 class Port {
  public:
@@ -97,9 +99,14 @@ class Port {
 
   SubmissionRing<>* submissions(int shard) const;
   InvalidationRing<>* invalidations(int shard) const;
-  HoldTable* holds() const;
-  Lane* lane(int lane_index) const;
-  std::byte* staging(int lane_index) const;
+  HoldTable* holds() const { return reinterpret_cast<HoldTable*>(data_ + holds_offset_); }
+  Lane* lane(int lane_index) const {
+    return reinterpret_cast<Lane*>(data_ + holds_offset_ + sizeof(HoldTable)) + lane_index;
+  }
+  std::byte* staging(int lane_index) const {
+    return data_ + holds_offset_ + sizeof(HoldTable) + kLanesBytes +
+           static_cast<std::uint64_t>(lane_index) * kStagingBytes;
+  }
 
  private:
   explicit Port(std::byte* data, int shards, UniqueFd fd);
@@ -107,6 +114,7 @@ class Port {
 
   std::byte* data_ = nullptr;
   int shards_ = 0;
+  std::uint64_t holds_offset_ = 0;
   UniqueFd fd_;
 };
 
