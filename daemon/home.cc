@@ -103,6 +103,11 @@ void Home::ForgetNode(NodeId node) {
   forgetting_.push_back({node, Otc::kScanStart});
 }
 
+// Hostile: wraps. The key never does: it is shorter than a page.
+std::uint64_t Home::StagingStart(const Request& request) {
+  return request.staging_page % fabric::kStagingPages * fabric::kPageBytes;
+}
+
 bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
   ++counters_.requests;
   now_ns_ = now_ns;
@@ -129,7 +134,8 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
   std::array<char, fabric::kMaxKeyBytes> key_copy;
   std::string_view key(reinterpret_cast<const char*>(request.body), request.key_bytes);
   if (is_staged) {
-    std::memcpy(key_copy.data(), gate_->Staging(node, request.lane), request.key_bytes);
+    std::memcpy(key_copy.data(), gate_->Staging(node, request.lane) + StagingStart(request),
+                request.key_bytes);
     key = {key_copy.data(), request.key_bytes};
   }
   const bool wants_key = request.op <= Op::kCreate || request.op == Op::kRegister ||

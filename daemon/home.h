@@ -119,9 +119,10 @@ class Home final : private RoundObserver, private scheduler::Environment {
     fabric::Op op;
     std::uint8_t flags;
     std::uint64_t argument;
-    std::uint64_t key_hash;    // of a put
-    std::uint64_t extent;      // 0: the payload is empty
-    std::uint64_t body_bytes;  // staged; the payload begins at payload_offset
+    std::uint64_t key_hash;       // of a put
+    std::uint64_t extent;         // 0: the payload is empty
+    std::uint64_t staging_start;  // of the body, in the lane's ring
+    std::uint64_t body_bytes;     // staged; the payload begins at payload_offset
     std::uint64_t payload_offset;
     std::uint64_t payload;  // where it belongs in the region
     std::uint64_t drained_bytes;
@@ -160,6 +161,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   // Requests with a payload: begin, copy in slices, end.
   void BeginUpload(const scheduler::Waiter& from, const Request& request, std::uint64_t key_hash,
                    std::string_view key, TimeNs now_ns);
+  static std::uint64_t StagingStart(const Request& request);
   bool AdvanceUpload(Upload* upload);  // true: the body is whole
   void EndUpload(const Upload& upload, TimeNs now_ns);
   void CommitPut(const scheduler::Waiter& from, std::uint64_t key_hash, std::uint64_t extent,

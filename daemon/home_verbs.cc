@@ -289,6 +289,7 @@ void Home::BeginUpload(const Waiter& from, const Request& request, std::uint64_t
                 .argument = request.argument,
                 .key_hash = key_hash,
                 .extent = 0,
+                .staging_start = StagingStart(request),
                 .body_bytes = 0,
                 .payload_offset = 0,
                 .payload = 0,
@@ -344,7 +345,8 @@ bool Home::AdvanceUpload(Upload* upload) {
   std::uint64_t budget = fabric::kHomeCopyBytes;
   bool moved = false;
   while (upload->drained_bytes < staged && budget > 0) {
-    const std::uint64_t position = upload->drained_bytes % fabric::kStagingBytes;
+    const std::uint64_t position =
+        (upload->staging_start + upload->drained_bytes) % fabric::kStagingBytes;
     const std::uint64_t bytes =
         std::min({staged - upload->drained_bytes, budget, fabric::kStagingBytes - position});
     opc_.Fill(upload->payload, upload->drained_bytes - upload->payload_offset, staging + position,

@@ -60,12 +60,21 @@ class Lanes {
     return id;
   }
   std::uint32_t last_id(int lane) const { return id_[static_cast<std::size_t>(lane)]; }
+  // Owner of the lane: where in its staging ring a body of `bytes` begins, and its key does not
+  // wrap. Bodies follow one another.
+  std::uint16_t TakeStaging(int lane, std::uint64_t bytes) {
+    std::uint64_t& next = next_page_[static_cast<std::size_t>(lane)];
+    const std::uint64_t page = next;
+    next = (page + (bytes + fabric::kPageBytes - 1) / fabric::kPageBytes) % fabric::kStagingPages;
+    return static_cast<std::uint16_t>(page);
+  }
 
  private:
   static_assert(fabric::kLanes == 64, "one bit per lane");
   alignas(fabric::kCacheLineBytes) std::atomic<std::uint64_t> free_{~std::uint64_t{0}};
   std::atomic<std::uint64_t> abandoned_{0};
   std::array<std::uint32_t, fabric::kLanes> id_{};
+  std::array<std::uint64_t, fabric::kLanes> next_page_{};
 };
 
 }  // namespace apta::compute

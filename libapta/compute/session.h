@@ -139,8 +139,10 @@ class Session {
 
   absl::Status Push(int shard, int lane, std::uint32_t request_id, const Question& question);
   void RingIfAsleep(int shard);
-  absl::Status UploadRest(int shard, int lane, const Question& question, std::uint64_t staged);
-  std::uint64_t StageSome(int lane, const Question& question, std::uint64_t from, std::uint64_t to);
+  absl::Status UploadRest(int shard, int lane, std::uint16_t staging_page, const Question& question,
+                          std::uint64_t staged);
+  std::uint64_t StageSome(int lane, std::uint16_t staging_page, const Question& question,
+                          std::uint64_t from, std::uint64_t to);
   absl::Status AwaitReply(int lane, std::uint32_t request_id, fabric::TimeNs timeout_ns);
   void EndReading();
   void KeepPinned();

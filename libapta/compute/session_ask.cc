@@ -102,11 +102,14 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
   const std::uint64_t staged_bytes =
       is_inline ? 0 : fabric::StagedPayloadOffset(question.key.size()) + question.payload.size();
   std::uint64_t staged = 0;
+  std::uint16_t staging_page = 0;
   if (!is_inline) {
+    staging_page = lanes_.TakeStaging(lane, staged_bytes);
     std::copy(question.key.begin(), question.key.end(),
-              reinterpret_cast<char*>(port_.staging(lane)));
-    staged = StageSome(lane, question, fabric::StagedPayloadOffset(question.key.size()),
-                       std::min(staged_bytes, kSliceBytes));
+              reinterpret_cast<char*>(port_.staging(lane) + staging_page * fabric::kPageBytes));
+    staged =
+        StageSome(lane, staging_page, question, fabric::StagedPayloadOffset(question.key.size()),
+                  std::min(staged_bytes, kSliceBytes));
     Lane* shared = port_.lane(lane);
     // Relaxed: ordered before the request by the ring's publishing exchange.
     shared->drained_bytes.store(0, std::memory_order_relaxed);
@@ -127,6 +130,7 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
     request.payload_bytes = question.payload.size();
     request.argument = question.argument;
     request.key_bytes = static_cast<std::uint16_t>(question.key.size());
+    request.staging_page = staging_page;
     if (is_inline) {
       // Either may be empty, and then it has no address.
       std::copy(question.key.begin(), question.key.end(), reinterpret_cast<char*>(request.body));
@@ -144,7 +148,8 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
     sched_yield();
   }
   RingIfAsleep(shard);
-  return staged < staged_bytes ? UploadRest(shard, lane, question, staged) : absl::OkStatus();
+  return staged < staged_bytes ? UploadRest(shard, lane, staging_page, question, staged)
+                               : absl::OkStatus();
 }
 
 // Sequentially consistent, after the request (or slice) was published: see doorbell.h.
@@ -155,11 +160,11 @@ void Session::RingIfAsleep(int shard) {
 }
 
 // Copies the body's bytes [from, to) to the staging ring; `to` is at most one slice further.
-std::uint64_t Session::StageSome(int lane, const Question& question, std::uint64_t from,
-                                 std::uint64_t to) {
+std::uint64_t Session::StageSome(int lane, std::uint16_t staging_page, const Question& question,
+                                 std::uint64_t from, std::uint64_t to) {
   const std::uint64_t payload_offset = fabric::StagedPayloadOffset(question.key.size());
   while (from < to) {
-    const std::uint64_t position = from % kStagingBytes;
+    const std::uint64_t position = (staging_page * fabric::kPageBytes + from) % kStagingBytes;
     const std::uint64_t bytes = std::min(to - from, kStagingBytes - position);
     std::memcpy(port_.staging(lane) + position, question.payload.data() + (from - payload_offset),
                 bytes);
@@ -169,8 +174,8 @@ std::uint64_t Session::StageSome(int lane, const Question& question, std::uint64
 }
 
 // The client fills one slice while the home drains another.
-absl::Status Session::UploadRest(int shard, int lane, const Question& question,
-                                 std::uint64_t staged) {
+absl::Status Session::UploadRest(int shard, int lane, std::uint16_t staging_page,
+                                 const Question& question, std::uint64_t staged) {
   const std::uint64_t body_bytes =
       fabric::StagedPayloadOffset(question.key.size()) + question.payload.size();
   Lane* shared = port_.lane(lane);
@@ -182,8 +187,8 @@ absl::Status Session::UploadRest(int shard, int lane, const Question& question,
     const std::uint64_t to = std::min(body_bytes, staged + kSliceBytes);
     // Acquire: the home has read what we are about to overwrite; partner of its release store.
     const std::uint64_t drained = shared->drained_bytes.load(std::memory_order_acquire);
-    if (to <= drained + kStagingBytes) {
-      staged = StageSome(lane, question, staged, to);
+    if (to <= drained + fabric::kAheadBytes) {
+      staged = StageSome(lane, staging_page, question, staged, to);
       // Sequentially consistent: published before we look whether the home sleeps.
       shared->staged_bytes.store(staged);
       RingIfAsleep(shard);

@@ -83,7 +83,8 @@ struct Request {
   std::uint64_t payload_bytes;
   std::uint64_t argument;  // by op
   std::uint16_t key_bytes;
-  std::uint16_t reserved[3];
+  std::uint16_t staging_page;  // where a staged body begins; the key does not wrap
+  std::uint16_t reserved[2];
   std::byte body[kInlineBytes];  // key, then payload, where they fit and kBodyStaged is not set
   std::uint64_t visible_at_ns;   // written and read only where a link is emulated
 };
