@@ -278,10 +278,20 @@ struct Region::Populator {
     for (std::uint64_t at = first; at < end && !stop.load(std::memory_order_relaxed);) {
       const std::uint64_t bytes = std::min(kPopulateSliceBytes, end - at);
       if (madvise(data + at, bytes, MADV_POPULATE_WRITE) != 0) Touch(data + at, bytes);
+      Collapse(data + at, bytes);
       at += bytes;
       // Relaxed: progress to be shown.
       done_bytes.store(at, std::memory_order_relaxed);
     }
+  }
+  // Into 2 MiB pages, which the mappings of clients then have as well: a kernel whose shared memory
+  // does not get them by itself (shmem_enabled) makes them when asked (Linux 6.1). Who cannot have
+  // them keeps what there is.
+  static void Collapse(std::byte* data, std::uint64_t bytes) {
+#ifndef MADV_COLLAPSE
+    constexpr int MADV_COLLAPSE = 25;
+#endif
+    madvise(data, bytes, MADV_COLLAPSE);
   }
   // Older kernels. Adding nothing faults a page in and never changes what others write.
   static void Touch(std::byte* data, std::uint64_t bytes) {
