@@ -173,7 +173,10 @@ std::vector<sim::ScheduledGet> ScheduledGets(const History& history) {
   for (std::size_t i = 0; i < history.operations.size(); ++i) {
     if (!history.is_scheduled[i]) continue;
     const Operation& get = history.operations[i];
-    gets.push_back({.key = get.key, .version = get.version, .invocation_started_ns = get.begin_ns});
+    gets.push_back({.key = get.key,
+                    .version = get.version,
+                    .invocation_started_ns = get.begin_ns,
+                    .end_ns = get.end_ns});
   }
   return gets;
 }
@@ -215,19 +218,12 @@ void ExpectScheduledGetsAreFresh(const History& history) {
   EXPECT_FALSE(violation) << Explain(violation, writes, history);
 }
 
-// In every mode: a get of a process is not older than a put of the same process that had returned.
-// (A get that found nothing may have found another's deletion.)
 void ExpectProcessesReadTheirOwnWrites(const History& history) {
-  const std::uint32_t last = *std::ranges::max_element(history.process);
-  const auto belongs = [&](std::size_t i, std::uint32_t process) {
-    const Operation& operation = history.operations[i];
-    return history.process[operation.client] == process && !history.is_scheduled[i] &&
-           (operation.kind != Kind::kGet || operation.value != 0);
-  };
-  for (std::uint32_t process = 0; process <= last; ++process) {
-    EXPECT_EQ(sim::CountStale(Only(history, [&](auto i) { return belongs(i, process); })), 0u)
-        << process;
-  }
+  const std::vector<Operation> operations =
+      Only(history, [&](std::size_t i) { return !history.is_scheduled[i]; });
+  const auto violation = sim::CheckOwnWrites(
+      operations, [&](std::uint32_t client) { return history.process[client]; });
+  EXPECT_FALSE(violation) << Explain(violation, operations, history);
 }
 
 template <typename Condition>
