@@ -64,9 +64,11 @@ void World::CheckReaders(const Node& node) {
 
 namespace {
 
-// How often the home looks at debts, twice, and its turns.
+// How often the home looks at debts, twice, at hold tables, and its turns.
 TimeNs Tolerance(const Profile& profile) {
-  return 2 * std::max<TimeNs>(profile.ack_deadline_ms * 1'000'000 / 16, 1'000'000) + 100'000;
+  const TimeNs check_ns = profile.ack_deadline_ms * 1'000'000 / 16;
+  return 2 * std::clamp<TimeNs>(check_ns, 1'000'000, 50'000'000) + daemon::Oic::kLookIntervalNs +
+         100'000;
 }
 
 }  // namespace
@@ -79,6 +81,14 @@ void World::CheckDebtsOf(const Node& node) {
   if (oic.Outstanding(node.slot) == 0 || acknowledged != slot.acknowledged) {
     slot.answered_ns = now_ns_;
     slot.acknowledged = acknowledged;
+  }
+  const fabric::HoldTable& holds = *node.port->holds();
+  outcome_.hold_everything += holds.hold_everything.load() > slot.holds_everything;
+  slot.holds_everything = holds.hold_everything.load();
+  for (const std::atomic<std::uint64_t>& extent : holds.extent_offset) {
+    if (extent.load() != 0 && deferred_.emplace(node.slot, extent.load()).second) {
+      ++outcome_.deferred_holds;
+    }
   }
   const std::uint64_t quota_bytes =
       profile_.node_quota_bytes != 0 ? profile_.node_quota_bytes : kPoolBytes / 2;

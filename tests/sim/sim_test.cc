@@ -57,6 +57,7 @@ void ExpectMuchHappened(const Outcome& sum, Coherence mode, std::size_t times) {
   expect("fenced for silence", sum.fenced_silent, times / 20);
   expect("fenced for quota", sum.fenced_over_quota, times / 50);
   expect("deferred holds", sum.deferred_holds, times);
+  expect("hold tables that were full", sum.hold_everything, times / 2);
   if (mode != Coherence::kLazy) {
     const bool may_be_stale = mode == Coherence::kStrict;  // on a delayed link
     EXPECT_EQ(sum.stale_gets > 0, may_be_stale) << sum.stale_gets;

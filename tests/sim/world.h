@@ -13,6 +13,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -226,6 +227,7 @@ class World : private daemon::NodeGate {
     std::uint64_t acknowledged = 0;
     TimeNs answered_ns = 0;    // when it owed nothing, or acknowledged something, last
     TimeNs over_quota_ns = 0;  // since when; 0 = it is not
+    std::uint64_t holds_everything = 0;
   };
   std::array<Slot, fabric::kMaxNodes> slots_;
   std::map<std::pair<NodeId, std::uint32_t>, TimeNs> delivered_ns_;  // by worker's slot, request
