@@ -58,6 +58,7 @@ enum class Rule : std::uint8_t {
   kCheckAfterCopy,          // an unregistered reader looks at version and slot again
   kAskBeforeHit,            // versioned: a hit asks the home
   kDeadOwesNothing,         // a dead node leaves every round
+  kLifeLook,                // what was found counts if the memory server still lives then
   kCount,
 };
 

@@ -13,7 +13,7 @@ namespace apta::sim {
 void World::CheckInvariants() {
   if (!outcome_.failure.empty()) return;
   for (const auto& node : nodes_) {
-    if (!node->attached) continue;
+    if (!node->attached || node->is_orphan) continue;
     CheckReaders(*node);
     if (node->fenced) continue;
     CheckCaches(node.get());
@@ -209,8 +209,8 @@ void World::CheckEnd() {
     Fail(fmt::format("{} extents are live, and {} objects", pool_->share(0).objects.live_extents(),
                      pool_->share(0).live_objects.load()));
   }
-  outcome_.evictions = home_->counters().directory_evictions;
-  outcome_.untracked = home_->counters().untracked;
+  outcome_.evictions += home_->counters().directory_evictions;
+  outcome_.untracked += home_->counters().untracked;
   CheckHistory();
 }
 
@@ -246,6 +246,7 @@ void Outcome::Add(const Outcome& other) {
   kills += other.kills;
   stalls += other.stalls;
   restarts += other.restarts;
+  orphans += other.orphans;
   fenced_silent += other.fenced_silent;
   fenced_over_quota += other.fenced_over_quota;
   evictions += other.evictions;
@@ -259,10 +260,11 @@ void Outcome::Add(const Outcome& other) {
 std::string Outcome::Describe() const {
   return fmt::format(
       "{} operations, {} hits, {} gets in functions, {} stale gets outside them;\n{} kills, {} "
-      "stalls, {} fenced for silence, {} for their quota, {} restarts, {} directory evictions, {} "
+      "stalls, {} fenced for silence, {} for their quota, {} restarts beside {} stopped nodes, {} "
+      "directory evictions, {} "
       "untracked,\n{} ring overflows, {} deferred holds, {} times everything was held",
       operations, hits, scheduled_gets, stale_gets, kills, stalls, fenced_silent, fenced_over_quota,
-      restarts, evictions, untracked, overflows, deferred_holds, hold_everything);
+      restarts, orphans, evictions, untracked, overflows, deferred_holds, hold_everything);
 }
 
 Outcome Run(const Profile& profile, std::size_t trace_lines) {

@@ -97,6 +97,7 @@ std::uint64_t World::ReadValue(const ExtentHeader* header) {
 }
 
 void World::CheckHeld(Node* node) {
+  if (node->is_orphan) return;  // may change: see Orphan
   for (const Held& held : node->held) {
     const ExtentHeader* header =
         held.got.pinned ? held.got.pinned->header : held.got.copy->header();
@@ -218,6 +219,7 @@ void World::BeginGet(Node* node, Thread* thread) {
     EndGet(node, thread, Got{.pinned = *hit, .copy = nullptr}, true);
     return;
   }
+  if (FindsServerDead(node)) return;
   thread->get =
       std::make_unique<Getc>(node->cache.get(), hash, thread->key, table, profile_.copies);
   const Getc::Step step = thread->get->Begin(/*home_sleeps=*/Chance(6));
@@ -241,7 +243,9 @@ void World::AdvanceGet(Node* node, Thread* thread, Getc::Step step) {
       AtNode(there_ns, node, [this, node, thread] {
         const Getc::Step found = thread->get->OnReadHeap();
         AtNode(node->to_node.VisibleAt(now_ns_, 64, false) + Random(200), node,
-               [this, node, thread, found] { AdvanceGet(node, thread, found); });
+               [this, node, thread, found] {
+                 if (!FindsServerDead(node)) AdvanceGet(node, thread, found);
+               });
       });
       return;
     }
@@ -252,7 +256,9 @@ void World::AdvanceGet(Node* node, Thread* thread, Getc::Step step) {
       });
       return;
     case Getc::Step::kFound:
-      EndGet(node, thread, thread->get->Take(), true);
+      // The reply, or the fill, may have come from a memory server that has died since, and the
+      // next one may have reused what it names.
+      if (!FindsServerDead(node)) EndGet(node, thread, thread->get->Take(), true);
       return;
     case Getc::Step::kNotFound:
       EndGet(node, thread, Got{}, false);
@@ -428,8 +434,7 @@ void World::AskForWork(Node* node, Thread* thread) {
     if (reply.code != 0) return;
     thread->busy = true;
     thread->gets_left = 1 + static_cast<int>(Random(3));
-    const auto delivered = delivered_ns_.find({node->slot, thread->request_id});
-    RunInvocation(node, thread, reply.value[0], delivered->second);
+    RunInvocation(node, thread, reply.value[0], thread->answered_ns);
   };
   const std::uint64_t ended = std::exchange(thread->invocation, 0);
   Send(node, thread, Op::kReady, "", ended != 0 && Chance(2) ? "result" : "", ended);

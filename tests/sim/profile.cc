@@ -47,7 +47,7 @@ Profile ProfileOf(std::uint64_t seed, std::optional<Coherence> mode) {
   profile.ack_deadline_ms = pick({1, 3, 1'000});
   profile.kill_every = pick({0, 20, 60, 200});
   profile.stall_every = pick({0, 15, 50, 200});
-  profile.restart_every = random() % 10 == 0 ? 150 : 0;
+  profile.restart_every = random() % 10 == 0 ? 40 : 0;
   profile.functions = random() % 2 == 0;
   if (profile.functions) ++profile.threads;  // a worker runs nothing else
   profile.node_quota_bytes = pick({0, 0, 0, 2'000, 20'000});

@@ -42,6 +42,7 @@ void ExpectMuchHappened(const Outcome& sum, Coherence mode, std::size_t times) {
   EXPECT_GT(sum.stalls, times);
   EXPECT_GT(sum.scheduled_gets, times);
   EXPECT_GT(sum.restarts, times / 20);
+  EXPECT_GT(sum.orphans, times / 20);
   const bool tracks = fabric::TracksSharers(mode);
   const auto expect = [tracks](const char* what, std::size_t count, std::size_t least) {
     if (tracks) {
@@ -134,6 +135,24 @@ TEST(SimTest, AReleasedVersionIsNotTakenForWholeWhenItsMiddleIsReused) {
   ExpectHolds(ProfileOf(5596, Coherence::kVersioned));
 }
 
+// A node was stopped with a reply to its get on the way; the next memory server had reused the
+// extent that the reply named when it continued.
+TEST(SimTest, AReplyOfADeadMemoryServerIsNotFollowedIntoTheNextOnesHeap) {
+  Profile profile;
+  profile.seed = 1075;
+  profile.nodes = 5;
+  profile.operations = 116;
+  profile.link = {.latency_ns = 10'000, .jitter_ns = 100'000};
+  profile.cache_bytes = 1'000;
+  profile.ack_deadline_ms = 3;
+  profile.node_quota_bytes = 2'000;
+  profile.functions = true;
+  profile.kill_every = 20;
+  profile.stall_every = 200;
+  profile.restart_every = 25;
+  ExpectHolds(profile);
+}
+
 // --- Mutations: without a rule, the checks fail.
 
 struct Mutation {
@@ -194,6 +213,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mutation{Rule::kUntrackedNotCached, "UntrackedNotCached", Coherence::kStrict},
         Mutation{Rule::kCheckAfterCopy, "CheckAfterCopy", Coherence::kUncached},
         Mutation{Rule::kAskBeforeHit, "AskBeforeHit", Coherence::kVersioned},
+        Mutation{Rule::kLifeLook, "LifeLook", Coherence::kStrict},
         Mutation{Rule::kDeadOwesNothing, "DeadOwesNothing", Coherence::kStrict}),
     [](const auto& param) { return param.param.name; });
 

@@ -110,6 +110,11 @@ void World::OpenPool() {
     return;
   }
   pool_ = *std::move(pool);
+  server_ = std::make_shared<Server>();
+  if (region_path_.empty()) return;
+  auto region = fabric::Region::Map(*pool_->region().client_fd(), pool_->region().size_bytes(),
+                                    /*writable=*/false);
+  server_->region = *std::move(region);
 }
 
 void World::StartHome() {
@@ -128,9 +133,10 @@ void World::HomeTurn() {
 }
 
 void World::PollHome() {
+  if (!home_) return;  // between two memory servers
   std::vector<Node*> order;
   for (const auto& node : nodes_) {
-    if (node->attached && !node->fenced) order.push_back(node.get());
+    if (node->attached && !node->fenced && !node->is_orphan) order.push_back(node.get());
   }
   std::shuffle(order.begin(), order.end(), random_);
   for (Node* node : order) {
@@ -181,9 +187,13 @@ void World::Attach(Node* node) {
   node->told = {};
   node->issuer.emplace(node->port->invalidations(0));
   node->pins = compute::PinDomain::Acquire();
-  node->cache = std::make_unique<compute::Cache>(pool_->share(0).index.view(), profile_.mode,
-                                                 profile_.cache_bytes, 1, node->port, node->pins,
-                                                 profile_.link.enabled());
+  node->is_orphan = false;
+  node->server = server_;
+  fabric::IndexView view = pool_->share(0).index.view();
+  if (server_->region) view = fabric::IndexView(server_->region->data(), *pool_->superblock());
+  node->cache = std::make_unique<compute::Cache>(view, profile_.mode, profile_.cache_bytes, 1,
+                                                 node->port, node->pins, profile_.link.enabled(),
+                                                 fabric::LifeView(&server_->life));
   const std::uint64_t link_seed = random_();
   node->to_home = fabric::LinkDirection(profile_.link, link_seed);
   node->to_node = fabric::LinkDirection(profile_.link, link_seed / 3);
@@ -210,7 +220,12 @@ void World::Kill(Node* node) {
   }
   node->cache.reset();
   compute::PinDomain::Return(node->pins);
-  slots_[node->slot].node = nullptr;
+  if (node->is_orphan) {
+    g_ports.Give(node->port);
+  } else {
+    slots_[node->slot].node = nullptr;
+  }
+  node->server.reset();
 }
 
 void World::Forget(Node* node, NodeId slot, TimeNs after_ns) {
@@ -220,25 +235,68 @@ void World::Forget(Node* node, NodeId slot, TimeNs after_ns) {
     home_->ForgetNode(slot);
     a_node_dies_ = false;
   });
-  At(now_ns_ + after_ns + Random(200'000), [this, node] {
-    if (!node->attached && outcome_.failure.empty()) Attach(node);
+  AttachAgain(node, after_ns + Random(200'000));
+}
+
+void World::AttachAgain(Node* node, TimeNs after_ns) {
+  At(now_ns_ + after_ns, [this, node] {
+    if (node->attached || !outcome_.failure.empty()) return;
+    if (home_) {
+      Attach(node);
+    } else {
+      AttachAgain(node, 1 + Random(100'000));
+    }
   });
 }
 
-// The node has found that it was fenced: what it had under way ends unknown, it lets go of what it
-// reads, hangs up and comes back with an empty cache.
+// The node has found that its session is over: what it had under way ends unknown, it lets go of
+// what it reads, hangs up and comes back with an empty cache.
 void World::LoseSession(Node* node) {
-  CheckHeld(node);
-  const NodeId slot = node->slot;
-  Trace("n{} finds itself fenced", node->index);
-  Kill(node);
-  Forget(node, slot, Random(20'000));
+  Trace("n{} finds its session over", node->index);
+  if (!node->is_orphan) CheckHeld(node);
+  EndProcess(node, Random(20'000));
 }
 
+// Its memory server learns of it after a while, if that still lives.
+void World::EndProcess(Node* node, TimeNs after_ns) {
+  const bool was_orphan = node->is_orphan;
+  const NodeId slot = node->slot;
+  Kill(node);
+  if (was_orphan) {
+    AttachAgain(node, after_ns);
+  } else {
+    Forget(node, slot, after_ns);
+  }
+}
+
+bool World::FindsServerDead(Node* node) {
+  if (node->cache->life().IsAlive() || !Upholds(fabric::Rule::kLifeLook)) return false;
+  LoseSession(node);
+  return true;
+}
+
+// The memory server is killed, and another one is at work before nodes that are stopped continue:
+// they have their caches and do not know. Those that run know at once.
 void World::Restart() {
+  if (!home_) return;
   Trace("the memory server is killed");
   ++outcome_.restarts;
-  for (const auto& node : nodes_) Kill(node.get());
+  outcome_.evictions += home_->counters().directory_evictions;
+  outcome_.untracked += home_->counters().untracked;
+  server_->life.store(0);
+  for (const auto& node : nodes_) {
+    if (!node->attached) continue;
+    CheckHeld(node.get());
+    const TimeNs stopped_until_ns = std::max(node->stalled_until_ns, now_ns_ + Random(1'000'000));
+    if (!Chance(2)) {
+      Kill(node.get());
+      continue;
+    }
+    Orphan(node.get());
+    node->stalled_until_ns = stopped_until_ns;
+    AtNode(stopped_until_ns + Random(20'000), node.get(),
+           [this, orphan = node.get()] { LoseSession(orphan); });
+  }
   ++home_incarnation_;
   home_.reset();
   pool_.reset();
@@ -248,15 +306,25 @@ void World::Restart() {
   }
   rounds_.clear();
   deferred_.clear();
-  now_ns_ += Random(100'000);
   OpenPool();
   if (pool_ == nullptr) return;
-  StartHome();
+  At(now_ns_ + Random(100'000), [this] { StartHome(); });
   for (const auto& node : nodes_) {
-    At(now_ns_ + Random(100'000), [this, node = node.get()] {
-      if (!node->attached) Attach(node);
-    });
+    if (!node->attached) AttachAgain(node.get(), 100'000 + Random(100'000));
   }
+}
+
+// What it still reads may change under it: README.md, "Limits of this version".
+void World::Orphan(Node* node) {
+  Trace("n{} is stopped meanwhile", node->index);
+  ++outcome_.orphans;
+  node->is_orphan = true;
+  node->requests.clear();
+  for (Held& held : node->held) {
+    if (held.got.pinned) held.got.pinned->pin->Drop();
+  }
+  node->held.clear();
+  slots_[node->slot] = {};  // the port is the node's now
 }
 
 void World::MaybeFault() {
@@ -264,9 +332,7 @@ void World::MaybeFault() {
   if (Chance(profile_.kill_every) && victim->attached) {
     Trace("n{} is killed", victim->index);
     ++outcome_.kills;
-    const NodeId slot = victim->slot;
-    Kill(victim);
-    Forget(victim, slot, 500 + Random(60'000));
+    EndProcess(victim, 500 + Random(60'000));
   } else if (Chance(profile_.stall_every) && victim->attached) {
     const TimeNs stall_ns = Chance(3) ? Random(6'000'000) : Random(200'000);
     Trace("n{} is stopped for {} ns", victim->index, stall_ns);
@@ -286,8 +352,8 @@ bool World::NobodyWaits() const {
 
 bool World::IsQuiet() const {
   return NobodyWaits() && std::all_of(nodes_.begin(), nodes_.end(), [&](const auto& node) {
-           return node->attached && node->held.empty() && node->requests.empty() &&
-                  node->stalled_until_ns <= now_ns_;
+           return node->attached && !node->is_orphan && node->held.empty() &&
+                  node->requests.empty() && node->stalled_until_ns <= now_ns_;
          });
 }
 
@@ -396,9 +462,6 @@ void World::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_
   Node* node = AtSlot(to.node);
   if (node == nullptr || node->fenced || to.lane >= node->threads.size()) return;
   Thread* thread = &node->threads[to.lane];
-  if (profile_.functions && to.lane == 0 && reply.code == 0) {
-    delivered_ns_[{to.node, to.request_id}] = now_ns_;
-  }
   Trace("home -> n{}.{} #{}: {}", node->index, to.lane, to.request_id,
         reply.code == 0
             ? fmt::format("v{} at {:x}", reply.version, reply.extent_offset)
@@ -408,8 +471,9 @@ void World::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_
     visible_ns = node->to_node.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload_bytes, false);
   }
   AtNode(visible_ns + 20 + Random(Chance(8) ? 20'000 : 300), node,
-         [thread, id = to.request_id, reply] {
+         [thread, id = to.request_id, reply, answered_ns = now_ns_] {
            if (thread->request_id == id && thread->on_reply) {
+             thread->answered_ns = answered_ns;
              const auto on_reply = std::exchange(thread->on_reply, nullptr);
              on_reply(reply);
            }

@@ -7,9 +7,10 @@
 //
 // Faults are those that the protocol admits: a node is killed at any of its steps, or stopped and
 // continued; it is fenced; its invalidation ring overflows (the simulator is built with a short
-// one); the directory is too small; the memory server is killed and started on the same region.
-// Messages are late, and reordered where lanes and rings are independent, but never lost: between
-// two live processes nothing is.
+// one); the directory is too small; the memory server is killed and started on the same region,
+// while some nodes are stopped and continue later with what they had. Messages are late, and
+// reordered where lanes and rings are independent, but never lost: between two live processes
+// nothing is.
 #pragma once
 
 #include <array>
@@ -17,7 +18,6 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <queue>
@@ -34,6 +34,7 @@
 #include "daemon/home.h"
 #include "fabric/link.h"
 #include "fabric/port.h"
+#include "fabric/region.h"
 #include "fmt/format.h"
 #include "tests/sim/authors_otc.h"
 #include "tests/sim/history.h"
@@ -51,6 +52,7 @@ struct Outcome {
   std::size_t stale_gets = 0;      // outside functions; only lazy may have any
   std::size_t scheduled_gets = 0;  // inside functions
   std::size_t kills = 0, stalls = 0, restarts = 0;
+  std::size_t orphans = 0;  // nodes that were stopped while the memory server was started again
   std::size_t fenced_silent = 0, fenced_over_quota = 0;
   std::size_t evictions = 0, untracked = 0, overflows = 0;
   std::size_t deferred_holds = 0;   // extents that were listed because they were being read
@@ -91,6 +93,7 @@ class World : private daemon::NodeGate {
     std::uint16_t lane = 0;
     bool busy = false;
     std::size_t record = 0;               // of the operation under way, in history_
+    TimeNs answered_ns = 0;               // when the home sent the reply that is being processed
     std::optional<TimeNs> invocation_ns;  // when the invocation that it runs was started
     int gets_left = 0;                    // of that invocation
     std::uint64_t invocation = 0;
@@ -102,6 +105,11 @@ class World : private daemon::NodeGate {
     std::function<void(const fabric::Reply&)> on_reply;
     std::string upload;  // what is still to be staged
   };
+  // What a memory server shows to its nodes, and what stays of it for those that outlive it.
+  struct Server {
+    std::optional<fabric::Region> region;  // as nodes map it, if the heap outlives the server
+    std::atomic<std::uint32_t> life{1};
+  };
   // A compute server. Killed, it comes back as another process.
   struct Node {
     int index = 0;
@@ -110,6 +118,8 @@ class World : private daemon::NodeGate {
     bool fenced = false;
     NodeId slot = 0;
     TimeNs stalled_until_ns = 0;
+    bool is_orphan = false;  // its memory server is dead, and it does not know yet
+    std::shared_ptr<Server> server;
     fabric::Port* port = nullptr;
     compute::PinDomain* pins = nullptr;
     std::unique_ptr<compute::Cache> cache;
@@ -143,8 +153,12 @@ class World : private daemon::NodeGate {
   void Attach(Node* node);
   void Kill(Node* node);
   void LoseSession(Node* node);
+  bool FindsServerDead(Node* node);  // the look at the life word; the session is over then
   void Forget(Node* node, NodeId slot, TimeNs after_ns);
+  void EndProcess(Node* node, TimeNs after_ns);
+  void AttachAgain(Node* node, TimeNs after_ns);
   void Restart();
+  void Orphan(Node* node);
   void MaybeFault();
   bool IsQuiet() const;
   bool NobodyWaits() const;  // and nobody will: all operations are done
@@ -218,6 +232,7 @@ class World : private daemon::NodeGate {
   std::unique_ptr<daemon::Pool> pool_;
   std::optional<daemon::Home> home_;
   std::uint64_t home_incarnation_ = 0;
+  std::shared_ptr<Server> server_;
   std::vector<std::unique_ptr<Node>> nodes_;
   // By slot: its process, dead or alive, until the home has forgotten it. A dead one's port stays.
   struct Slot {
@@ -230,8 +245,7 @@ class World : private daemon::NodeGate {
     std::uint64_t holds_everything = 0;
   };
   std::array<Slot, fabric::kMaxNodes> slots_;
-  std::map<std::pair<NodeId, std::uint32_t>, TimeNs> delivered_ns_;  // by worker's slot, request
-  int answered_ = 0;                                                 // since the last step
+  int answered_ = 0;  // since the last step
 
   std::vector<Operation> history_;
   std::vector<bool> is_void_;  // says nothing: by index in history_
