@@ -21,7 +21,11 @@ namespace {
 constexpr std::uint64_t kForgetSlice = 4096;
 
 // A node that is over its quota may be about to let go: it was asked at half of it.
+#ifdef APTA_QUOTA_GRACE_NS  // the simulator's runs are short
+constexpr TimeNs kQuotaGraceNs = APTA_QUOTA_GRACE_NS;
+#else
 constexpr TimeNs kQuotaGraceNs = 100'000'000;
+#endif
 
 // How often it is looked whether a node is past its acknowledgement deadline, or its quota.
 constexpr TimeNs kMinCheckNs = 1'000'000;

@@ -4,8 +4,13 @@
 #include <bit>
 
 #include "fabric/check.h"
+#include "fabric/coherence.h"
 
 namespace apta::daemon {
+
+using fabric::Asked;
+using fabric::Witness;
+
 namespace {
 
 // At most 7 of 8 slots are taken.
@@ -70,6 +75,7 @@ void Otc::SetSharers(Entry* entry, const NodeSet& now) {
 
 // Model rule: GET_NEVER_WAITS
 bool Otc::Get(std::uint64_t key_hash, NodeId node) {
+  [[maybe_unused]] const Witness witness(Asked::kGet, key_hash, node);
   Entry* entry = FindOrInsert(key_hash);
   if (entry == nullptr) return false;
   switch (entry->state) {
@@ -120,12 +126,14 @@ Otc::Superseded Otc::Replace(Entry* entry, const NodeSet& sharers, NodeId writer
 }
 
 Otc::Superseded Otc::Put(std::uint64_t key_hash, NodeId writer, const NodeSet& answering) {
+  [[maybe_unused]] const Witness witness(Asked::kPut, key_hash, writer);
   Entry* entry = FindOrInsert(key_hash);
   if (entry == nullptr) return {};
   return Replace(entry, NodeSet::Of(writer), writer, answering);
 }
 
 Otc::Superseded Otc::Delete(std::uint64_t key_hash, NodeId writer, const NodeSet& answering) {
+  [[maybe_unused]] const Witness witness(Asked::kDelete, key_hash, writer);
   Entry* entry = Find(key_hash);
   if (entry == nullptr) return {};
   return Replace(entry, NodeSet(), writer, answering);
@@ -133,6 +141,7 @@ Otc::Superseded Otc::Delete(std::uint64_t key_hash, NodeId writer, const NodeSet
 
 // Model rule: ACK_COMPLETE
 void Otc::AckComplete(std::uint64_t key_hash) {
+  [[maybe_unused]] const Witness witness(Asked::kAckComplete, key_hash);
   Entry* entry = Find(key_hash);
   APTA_CHECK(entry != nullptr && entry->rounds > 0);
   if (--entry->rounds > 0) return;
@@ -166,6 +175,7 @@ std::optional<std::uint64_t> Otc::PickVictim(std::uint64_t entry_budget, std::ui
 
 // Model rule: EVICTION_KEEPS_SHARERS
 NodeSet Otc::Evict(std::uint64_t key_hash, std::uint32_t rounds, const NodeSet& present) {
+  [[maybe_unused]] const Witness witness(Asked::kEvict, key_hash);
   Entry* entry = Find(key_hash);
   APTA_CHECK(entry != nullptr && entry->state == State::kS);
   NodeSet sharers = entry->sharers;
@@ -187,6 +197,7 @@ std::uint64_t Otc::ForgetNode(NodeId node, std::uint64_t position, std::uint64_t
   while (position > 0 && entry_budget-- > 0 && shared_entries_[node] > 0) {
     Entry& entry = entry_[--position];
     if (entry.key_hash == 0 || !entry.sharers.Contains(node)) continue;
+    [[maybe_unused]] const Witness witness(Asked::kDead, entry.key_hash, node);
     entry.sharers.Remove(node);
     --shared_entries_[node];
     EraseIfIdle(&entry);

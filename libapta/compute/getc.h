@@ -48,7 +48,7 @@ class Getc {
       if (cache->is_fenced()) return std::nullopt;
     }
     const std::optional<PinnedExtent> hit = cache->Lookup(key_hash, key, table);
-    if (hit && !cache->life().IsAlive()) [[unlikely]] {
+    if (hit && !cache->life().IsAlive() && fabric::Upholds(fabric::Rule::kLifeLook)) [[unlikely]] {
       hit->pin->Drop();
       return std::nullopt;
     }

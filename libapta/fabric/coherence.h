@@ -58,6 +58,7 @@ enum class Rule : std::uint8_t {
   kCheckAfterCopy,          // an unregistered reader looks at version and slot again
   kAskBeforeHit,            // versioned: a hit asks the home
   kDeadOwesNothing,         // a dead node leaves every round
+  kLifeLook,                // what was found counts if the memory server still lives then
   kCount,
 };
 
@@ -66,6 +67,36 @@ inline thread_local Rule t_broken_rule = Rule::kNone;
 inline bool Upholds(Rule rule) { return t_broken_rule != rule; }
 #else
 constexpr bool Upholds(Rule) { return true; }
+#endif
+
+// Tells the simulator what the directory is asked for, and when it has answered: when the witness
+// goes. Nothing in every other build.
+enum class Asked : std::uint8_t { kGet, kPut, kDelete, kAckComplete, kEvict, kDead };
+#ifdef APTA_MUTATION
+inline thread_local std::function<void(Asked, std::uint64_t key_hash, std::uint32_t node,
+                                       bool has_answered)>
+    t_witness;
+class Witness {
+ public:
+  Witness(Asked asked, std::uint64_t key_hash, std::uint32_t node = 0)
+      : asked_(asked), key_hash_(key_hash), node_(node) {
+    if (t_witness) t_witness(asked_, key_hash_, node_, false);
+  }
+  ~Witness() {
+    if (t_witness) t_witness(asked_, key_hash_, node_, true);
+  }
+  Witness(const Witness&) = delete;
+  Witness& operator=(const Witness&) = delete;
+
+ private:
+  const Asked asked_;
+  const std::uint64_t key_hash_;
+  const std::uint32_t node_;
+};
+#else
+struct Witness {
+  constexpr explicit Witness(Asked, std::uint64_t = 0, std::uint32_t = 0) {}
+};
 #endif
 
 // Marks a place within a step where what other processes do makes a difference: there the simulator

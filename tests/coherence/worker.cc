@@ -130,7 +130,12 @@ class Caller {
   }
 
   void End(std::uint64_t key, const absl::Status& status) {
-    if (LeavesOpen(status)) return recording_.CountUnknown();
+    if (LeavesOpen(status)) {
+      recording_.CountUnknown();
+      // A fenced node is soon attached again; until then calls fail at once, and say little.
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      return;
+    }
     log_.Forget();
     Fault(fmt::format("key {}: {}", key, status.ToString()));
   }

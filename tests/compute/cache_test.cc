@@ -343,6 +343,29 @@ TEST_F(CacheTest, MorePinsThanTheHoldTableHasRoomForHoldEverything) {
   EXPECT_EQ(port_.holds()->end.load(), 0u);
 }
 
+// Everything stays held as long as something is that has no slot.
+TEST_F(CacheTest, AListedPinThatIsDroppedDoesNotEndWhatAnUnlistedOneHolds) {
+  std::vector<PinnedExtent> pinned;
+  std::vector<std::uint64_t> extents;
+  for (std::uint64_t i = 0; i < fabric::HoldTable::kSlots + 1; ++i) {
+    const std::string key = "key " + std::to_string(i);
+    extents.push_back(MakeExtent(key, 1));
+    pinned.push_back(*Fill(key, 1, extents.back()));
+    Invalidate(key, 2, extents.back());
+    cache_->Apply(0, 0);
+  }
+  ASSERT_EQ(port_.holds()->hold_everything.load(), 1u);
+  pinned.front().pin->Drop();
+  cache_->ReleaseHolds();
+  EXPECT_TRUE(Holds(extents.back())) << "it has no slot";
+  pinned.back().pin->Drop();
+  cache_->ReleaseHolds();
+  EXPECT_FALSE(Holds(extents.back()));
+  EXPECT_FALSE(Holds(extents.front()));
+  EXPECT_TRUE(Holds(extents[1]));
+  for (std::size_t i = 1; i + 1 < pinned.size(); ++i) pinned[i].pin->Drop();
+}
+
 // Readers pin, look and verify while the home replaces the object and reuses an extent as soon as
 // it has been acknowledged and is not held: whatever a reader holds a pin of never changes.
 TEST_F(CacheTest, AReaderNeverHoldsAnExtentThatTheHomeReuses) {

@@ -11,6 +11,8 @@
 // Ours: design/protocol.md, "Directory states (OTC)". Thread-safe: constants and pure functions.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <iterator>
 
 namespace apta::sim {
@@ -26,25 +28,31 @@ enum class OtcState {
 // "Others" are sharers other than the writer. "Awaited" is an acknowledgement not yet in. An event
 // is classed by what holds once its own effect on sharers and acknowledgements is counted.
 enum class OtcEvent {
-  kGet,                   // served at once
-  kPutNoOthers,           // committed at once, nobody to invalidate
-  kPutInvalidatesOthers,  // committed at once, a round of invalidations goes out
-  kAck,                   // more are awaited
-  kLastAck,               // none is awaited; in SA: a sharer is left
-  kLastAckNoSharers,      // SA: none is awaited, and all sharers have died
-  kEvict,                 // of the directory entry, with sharers
-  kEvictNoSharers,        // of the directory entry, without
-  kNodeDead,              // SA, SI: some are awaited; S: a sharer is left
-  kNodeDeadLast,          // SA, SI: it was the last one awaited; in SA: a sharer is left
-  kNodeDeadNoSharers,     // S: it was the only sharer; SA: none is awaited and no sharer is left
-  kStallGet,              // not served: it waits for another node
-  kStallPut,              // not committed: it waits for another node
+  kGet,                      // served at once
+  kPutNoOthers,              // committed at once, nobody to invalidate
+  kPutInvalidatesOthers,     // committed at once, a round of invalidations goes out
+  kAck,                      // more are awaited
+  kLastAck,                  // none is awaited; in SA: a sharer is left
+  kLastAckNoSharers,         // SA: none is awaited, and all sharers have died
+  kEvict,                    // of the directory entry, with sharers that are alive
+  kEvictNoSharers,           // of the directory entry, without
+  kNodeDead,                 // SA, SI: some are awaited; S: a sharer is left
+  kNodeDeadLast,             // SA, SI: it was the last one awaited; in SA: a sharer is left
+  kNodeDeadNoSharers,        // S: it was the only sharer; SA: none is awaited and no sharer is left
+  kGetUntracked,             // served, the directory has no room for the object
+  kPutUntracked,             // committed, likewise
+  kDeleteNoOthers,           // as kPutNoOthers, and the writer is no sharer afterwards
+  kDeleteInvalidatesOthers,  // as kPutInvalidatesOthers, likewise
+  kStallGet,                 // not served: it waits for another node
+  kStallPut,                 // not committed: it waits for another node
 };
 
 struct OtcTransition {
   OtcState from;
   OtcEvent event;
   OtcState to;
+
+  bool operator==(const OtcTransition&) const = default;
 };
 
 inline constexpr OtcTransition kTheirTransitions[] = {
@@ -110,7 +118,7 @@ inline constexpr OtcDifference kIntendedDifferences[] = {
     {{OtcState::kSA, OtcEvent::kNodeDeadNoSharers, OtcState::kI},
      "the death ended the last round and no sharer is left; theirs has no failures"},
     {{OtcState::kSA, OtcEvent::kLastAckNoSharers, OtcState::kI},
-     "all sharers died during the round; in theirs the writer is always left"},
+     "all sharers died during the round, or the object was deleted; in theirs the writer is left"},
 
     {{OtcState::kSI, OtcEvent::kGet, OtcState::kSA},
      "a get in SI is served at once; theirs stalls it until the entry is freed"},
@@ -122,33 +130,59 @@ inline constexpr OtcDifference kIntendedDifferences[] = {
      "a dead node leaves the round of the eviction; theirs has no failures"},
     {{OtcState::kSI, OtcEvent::kNodeDeadLast, OtcState::kI},
      "a dead node owes nothing, so its death ends the eviction; theirs would wait for ever"},
+
+    {{OtcState::kS, OtcEvent::kEvictNoSharers, OtcState::kI},
+     "all sharers are dead and not yet dropped, nobody is asked; theirs has no failures"},
+
+    // A delete is a put that leaves no sharer. Theirs has none.
+    {{OtcState::kI, OtcEvent::kDeleteNoOthers, OtcState::kI}, "a delete: nobody has a copy"},
+    {{OtcState::kS, OtcEvent::kDeleteNoOthers, OtcState::kI},
+     "a delete: at most the writer had one"},
+    {{OtcState::kS, OtcEvent::kDeleteInvalidatesOthers, OtcState::kSA},
+     "a delete: the old version's readers are asked, as by a put"},
+    {{OtcState::kSA, OtcEvent::kDeleteNoOthers, OtcState::kSA}, "a delete in SA, as a put in SA"},
+    {{OtcState::kSA, OtcEvent::kDeleteInvalidatesOthers, OtcState::kSA},
+     "a delete in SA, as a put in SA"},
+    {{OtcState::kSI, OtcEvent::kDeleteNoOthers, OtcState::kSA}, "a delete in SI, as a put in SI"},
+    {{OtcState::kSI, OtcEvent::kDeleteInvalidatesOthers, OtcState::kSA},
+     "a delete in SI, as a put in SI"},
+
+    // Theirs has one address and always room for it.
+    {{OtcState::kI, OtcEvent::kGetUntracked, OtcState::kI},
+     "the directory is full: the reader copies, and keeps nothing"},
+    {{OtcState::kI, OtcEvent::kPutUntracked, OtcState::kI},
+     "the directory is full: the writer keeps nothing"},
 };
 
-constexpr bool TheirsAllows(OtcState from, OtcEvent event, OtcState to) {
-  for (const OtcTransition& t : kTheirTransitions) {
-    if (t.from == from && t.event == event && t.to == to) return true;
-  }
-  return false;
+inline constexpr std::size_t kTheirRows = std::size(kTheirTransitions);
+inline constexpr std::size_t kOtcRows = kTheirRows + std::size(kIntendedDifferences);
+
+constexpr const OtcTransition& OtcRow(std::size_t row) {
+  return row < kTheirRows ? kTheirTransitions[row] : kIntendedDifferences[row - kTheirRows].ours;
 }
 
-// Why ours has this transition and theirs has not; nullptr = it is not intended.
-constexpr const char* IntendedDifference(OtcState from, OtcEvent event, OtcState to) {
-  for (const OtcDifference& d : kIntendedDifferences) {
-    if (d.ours.from == from && d.ours.event == event && d.ours.to == to) return d.reason;
-  }
-  return nullptr;
+// Which row has this transition; kOtcRows = none: it is not intended.
+constexpr std::size_t OtcRowOf(const OtcTransition& transition) {
+  std::size_t row = 0;
+  while (row < kOtcRows && !(OtcRow(row) == transition)) ++row;
+  return row;
 }
+
+// Ours never stalls, and asks nothing of a directory that has no entry. It counts rounds, not
+// single acknowledgements, and an eviction is one round.
+constexpr bool IsOurs(const OtcTransition& transition) {
+  return transition.event != OtcEvent::kStallGet && transition.event != OtcEvent::kStallPut &&
+         !(transition.from == OtcState::kI && transition.event == OtcEvent::kEvictNoSharers) &&
+         !(transition.from == OtcState::kSI && transition.event == OtcEvent::kAck);
+}
+
+using OtcCoverage = std::array<std::size_t, kOtcRows>;  // how often each row was taken
 
 // Both tables together: at most one next state for each state and event.
 constexpr bool NextStateIsUnique() {
-  constexpr auto kTheirs = std::size(kTheirTransitions);
-  constexpr auto kAll = kTheirs + std::size(kIntendedDifferences);
-  const auto row = [](decltype(kAll) i) {
-    return i < kTheirs ? kTheirTransitions[i] : kIntendedDifferences[i - kTheirs].ours;
-  };
-  for (auto i = kAll; i-- > 0;) {
-    for (auto j = i; j-- > 0;) {
-      if (row(i).from == row(j).from && row(i).event == row(j).event) return false;
+  for (std::size_t i = kOtcRows; i-- > 0;) {
+    for (std::size_t j = i; j-- > 0;) {
+      if (OtcRow(i).from == OtcRow(j).from && OtcRow(i).event == OtcRow(j).event) return false;
     }
   }
   return true;

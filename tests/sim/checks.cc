@@ -1,6 +1,7 @@
-// What must hold after every turn, at the end of a run, and what runs are made of.
+// What must hold after every step of the home, and at the end of a run.
 
 #include <algorithm>
+#include <cstring>
 
 #include "fmt/format.h"
 #include "tests/sim/authors_otc.h"
@@ -8,90 +9,184 @@
 
 namespace apta::sim {
 
-// protocol.md's invariants 4, 5 and 6, from outside.
+// protocol.md's invariants 4, 5 and 6, from outside, after every step of the home.
 void World::CheckInvariants() {
-  const fabric::IndexView& view = pool_->share(0).index.view();
+  if (!outcome_.failure.empty()) return;
   for (const auto& node : nodes_) {
-    if (!node->attached) continue;
-    CheckHeld(node.get());
+    if (!node->attached || node->is_orphan) continue;
+    CheckReaders(*node);
     if (node->fenced) continue;
-    node->cache->ForEachEntry(
-        [&](std::uint64_t hash, std::uint64_t version, compute::Cache::Place place) {
-          if (!fabric::TracksSharers(profile_.mode)) return;
-          daemon::NodeSet known = home_->otc().sharers(hash);
-          known.AddAll(home_->oic().WaitedFor(hash));
-          if (!known.Contains(node->slot)) {
-            Fail(fmt::format("n{} caches version {} and the directory does not know", node->index,
-                             version));
-          }
-          if (compute::PrivateCopy::IsPlace(place)) return;
-          const fabric::ExtentHeader* header = view.HeaderAt(place);
-          if (header == nullptr || header->key_hash != hash ||
-              pool_->share(0).objects.LiveBytes(place) == 0) {
-            Fail(fmt::format("n{} caches an extent that was given away", node->index));
-          }
-        });
-    for (const Held& held : node->held) {
-      if (!held.got.pinned) continue;
-      const std::uint64_t place = held.got.pinned->pin->extent();
-      if (compute::PrivateCopy::IsPlace(place)) continue;
-      if (pool_->share(0).objects.LiveBytes(place) == 0) {
-        Fail(fmt::format("n{} reads an extent that was given away", node->index));
-      }
+    CheckCaches(node.get());
+    CheckDebtsOf(*node);
+  }
+  home_->oic().present().ForEach([&](NodeId slot) {
+    if (slots_[slot].port == nullptr) {
+      Fail(fmt::format("slot {} is forgotten and still waited for", slot));
+    }
+  });
+}
+
+void World::CheckCaches(Node* node) {
+  if (!fabric::TracksSharers(profile_.mode)) return;
+  const fabric::IndexView& view = pool_->share(0).index.view();
+  node->cache->ForEachEntry(
+      [&](std::uint64_t hash, std::uint64_t version, compute::Cache::Place place) {
+        daemon::NodeSet known = home_->otc().sharers(hash);
+        if (!known.Contains(node->slot)) known = home_->oic().WaitedFor(hash);
+        if (!known.Contains(node->slot)) {
+          Fail(fmt::format("n{} caches version {} and the directory does not know", node->index,
+                           version));
+        }
+        if (compute::PrivateCopy::IsPlace(place)) return;
+        const fabric::ExtentHeader* header = view.HeaderAt(place);
+        if (header == nullptr || header->key_hash != hash ||
+            pool_->share(0).objects.LiveBytes(place) == 0) {
+          Fail(fmt::format("n{} caches an extent that was given away", node->index));
+        }
+      });
+}
+
+// Whether what it reads is still there; all of its bytes are looked at when it lets go.
+void World::CheckReaders(const Node& node) {
+  for (const Held& held : node.held) {
+    if (!held.got.pinned) continue;
+    const std::uint64_t place = held.got.pinned->pin->extent();
+    if (compute::PrivateCopy::IsPlace(place)) continue;
+    std::uint64_t first_word = 0;
+    std::memcpy(&first_word, held.got.pinned->header->payload(), sizeof(first_word));
+    if (pool_->share(0).objects.LiveBytes(place) == 0 || first_word != held.value) {
+      Fail(fmt::format("n{} reads an extent that was given away", node.index));
     }
   }
-  for (NodeId slot = 0; slot < fabric::kMaxNodes; ++slot) {
-    if (slots_[slot].port != nullptr || !home_->oic().present().Contains(slot)) continue;
-    Fail(fmt::format("slot {} is forgotten and still waited for", slot));
+}
+
+// --- deadlines and quotas
+
+namespace {
+
+// How often the home looks at debts, twice, at hold tables, and its turns.
+TimeNs Tolerance(const Profile& profile) {
+  const TimeNs check_ns = profile.ack_deadline_ms * 1'000'000 / 16;
+  return 2 * std::clamp<TimeNs>(check_ns, 1'000'000, 50'000'000) + daemon::Oic::kLookIntervalNs +
+         100'000;
+}
+
+}  // namespace
+
+// That a node which does not answer, or makes the home hold too much, is fenced in time.
+void World::CheckDebtsOf(const Node& node) {
+  Slot& slot = slots_[node.slot];
+  const daemon::Oic& oic = home_->oic();
+  const std::uint64_t acknowledged = Acknowledged(node.slot);
+  if (oic.Outstanding(node.slot) == 0 || acknowledged != slot.acknowledged) {
+    slot.answered_ns = now_ns_;
+    slot.acknowledged = acknowledged;
+  }
+  const fabric::HoldTable& holds = *node.port->holds();
+  outcome_.hold_everything += holds.hold_everything.load() > slot.holds_everything;
+  slot.holds_everything = holds.hold_everything.load();
+  for (const std::atomic<std::uint64_t>& extent : holds.extent_offset) {
+    if (extent.load() != 0 && deferred_.emplace(node.slot, extent.load()).second) {
+      ++outcome_.deferred_holds;
+    }
+  }
+  const std::uint64_t quota_bytes =
+      profile_.node_quota_bytes != 0 ? profile_.node_quota_bytes : kPoolBytes / 2;
+  if (oic.HeldBytesOf(node.slot) <= quota_bytes) {
+    slot.over_quota_ns = 0;
+  } else if (slot.over_quota_ns == 0) {
+    slot.over_quota_ns = now_ns_;
+  }
+  const TimeNs silent_ns = now_ns_ - slot.answered_ns;
+  if (silent_ns > profile_.ack_deadline_ms * 1'000'000 + Tolerance(profile_)) {
+    Fail(fmt::format("n{} has been silent for {} ns and is not fenced", node.index, silent_ns));
+  }
+  if (slot.over_quota_ns != 0 &&
+      now_ns_ - slot.over_quota_ns > APTA_QUOTA_GRACE_NS + Tolerance(profile_)) {
+    Fail(fmt::format("n{} is over its quota with {} bytes and is not fenced", node.index,
+                     oic.HeldBytesOf(node.slot)));
+  }
+}
+
+// That it is fenced for a reason. The home looks at quotas now and then: whether the node was below
+// its own in between, it doesn't know.
+void World::CheckFence(NodeId id) {
+  constexpr TimeNs kTurnNs = 10'000;  // our books are kept after the home's turns
+  const Slot& slot = slots_[id];
+  if (now_ns_ - slot.answered_ns + kTurnNs >= profile_.ack_deadline_ms * 1'000'000) {
+    ++outcome_.fenced_silent;
+  } else if (slot.over_quota_ns != 0) {
+    ++outcome_.fenced_over_quota;
+  } else {
+    Fail(fmt::format("slot {} is fenced, and owes too much neither in time nor in bytes", id));
   }
 }
 
 // --- the directory's transitions, against the authors' (authors_otc.h)
 
-void World::NoteStates() {
-  issued_to_others_ = 0;
-  for (std::size_t key = 0; key < key_hash_.size(); ++key) {
-    state_before_[key] = static_cast<int>(home_->otc().state(key_hash_[key]));
+void World::WitnessOtc(fabric::Asked asked, std::uint64_t key_hash, NodeId node,
+                       bool has_answered) {
+  if (!has_answered) {
+    state_before_ = static_cast<OtcState>(home_->otc().state(key_hash));
+    sharers_before_ = home_->otc().sharers(key_hash);
+    return;
   }
+  const auto after = static_cast<OtcState>(home_->otc().state(key_hash));
+  const OtcTransition taken{state_before_, EventOf(asked, key_hash, node), after};
+  const std::size_t row = OtcRowOf(taken);
+  if (row < kOtcRows) {
+    ++outcome_.otc[row];
+    return;
+  }
+  Fail(
+      fmt::format("{}: event {} took the directory from state {} to {}, which neither the "
+                  "authors' model nor our list of differences has",
+                  NameOf(key_hash), static_cast<int>(taken.event), static_cast<int>(taken.from),
+                  static_cast<int>(taken.to)));
 }
 
-void World::CheckTransitions(const char* where) {
-  if (profile_.mode != Coherence::kStrict && profile_.mode != Coherence::kLazy) return;
-  for (std::size_t key = 0; key < key_hash_.size(); ++key) {
-    const auto from = static_cast<OtcState>(state_before_[key]);
-    const auto to = static_cast<OtcState>(home_->otc().state(key_hash_[key]));
-    if (from == to) continue;
-    // Seen from outside: which of the events that can happen here leads there? A delete is a put
-    // that leaves no sharer.
-    using enum OtcEvent;
-    static constexpr OtcEvent kInStep[] = {kGet, kPutNoOthers, kPutInvalidatesOthers, kEvict};
-    static constexpr OtcEvent kElsewhere[] = {
-        kLastAck,     kLastAckNoSharers,     kNodeDead, kNodeDeadLast, kNodeDeadNoSharers,
-        kPutNoOthers, kPutInvalidatesOthers, kEvict};
-    const auto leads = [](auto& events, OtcState before, OtcState after) {
-      return std::any_of(std::begin(events), std::end(events), [&](OtcEvent event) {
-        return TheirsAllows(before, event, after) ||
-               IntendedDifference(before, event, after) != nullptr;
-      });
-    };
-    const bool in_step = where[0] == 's';
-    bool is_allowed = from == OtcState::kS && to == OtcState::kI;  // a delete
-    if (in_step) {
-      is_allowed = is_allowed || leads(kInStep, from, to);
-    } else {
-      // One poll may do several things, an upload's put and the last acknowledgement among them.
-      for (const OtcState between : {OtcState::kI, OtcState::kS, OtcState::kSA, OtcState::kSI}) {
-        is_allowed = is_allowed || ((from == between || leads(kElsewhere, from, between)) &&
-                                    (between == to || leads(kElsewhere, between, to)));
-      }
+// What the directory was asked, as the authors' table says it; by our own count of rounds.
+OtcEvent World::EventOf(fabric::Asked asked, std::uint64_t key_hash, NodeId node) {
+  using fabric::Asked;
+  int& rounds = rounds_[key_hash];
+  daemon::NodeSet others = sharers_before_;
+  others.Keep(home_->oic().answering());
+  others.Remove(node);
+  const bool has_sharers = !home_->otc().sharers(key_hash).empty();
+  const auto acknowledged = [&] {
+    if (--rounds < 0) Fail("a round has ended that never began");
+    if (rounds > 0) return a_node_dies_ ? OtcEvent::kNodeDead : OtcEvent::kAck;
+    const bool is_last_reader_gone = state_before_ == OtcState::kSA && sharers_before_.empty();
+    if (a_node_dies_) {
+      return is_last_reader_gone ? OtcEvent::kNodeDeadNoSharers : OtcEvent::kNodeDeadLast;
     }
-    if (!is_allowed) {
-      Fail(fmt::format(
-          "{}: the directory went from state {} to {}, which neither the authors' model "
-          "nor our list of differences has",
-          where, static_cast<int>(from), static_cast<int>(to)));
+    return is_last_reader_gone ? OtcEvent::kLastAckNoSharers : OtcEvent::kLastAck;
+  };
+  switch (asked) {
+    case Asked::kGet:
+      return has_sharers ? OtcEvent::kGet : OtcEvent::kGetUntracked;
+    case Asked::kPut:
+      if (!has_sharers) return OtcEvent::kPutUntracked;
+      if (others.empty()) return OtcEvent::kPutNoOthers;
+      ++rounds;
+      return OtcEvent::kPutInvalidatesOthers;
+    case Asked::kDelete:
+      if (others.empty()) return OtcEvent::kDeleteNoOthers;
+      ++rounds;
+      return OtcEvent::kDeleteInvalidatesOthers;
+    case Asked::kAckComplete:
+      return acknowledged();
+    case Asked::kEvict: {
+      daemon::NodeSet asked_nodes = sharers_before_;
+      asked_nodes.Keep(home_->oic().present());
+      if (asked_nodes.empty()) return OtcEvent::kEvictNoSharers;
+      ++rounds;  // no two of our keys share a hash
+      return OtcEvent::kEvict;
     }
+    case Asked::kDead:
+      return rounds == 0 && !has_sharers ? OtcEvent::kNodeDeadNoSharers : OtcEvent::kNodeDead;
   }
+  return OtcEvent::kGet;
 }
 
 // --- the end
@@ -110,12 +205,16 @@ void World::CheckEnd() {
   }
   const std::uint64_t held = home_->oic().held_bytes();
   if (held != 0) Fail(fmt::format("{} bytes are held, and nobody reads them", held));
-  if (pool_->share(0).objects.live_extents() > pool_->share(0).live_objects.load() + 64) {
-    Fail("extents have leaked");
+  if (pool_->share(0).objects.live_extents() != pool_->share(0).live_objects.load()) {
+    Fail(fmt::format("{} extents are live, and {} objects", pool_->share(0).objects.live_extents(),
+                     pool_->share(0).live_objects.load()));
   }
-  outcome_.evictions = home_->counters().directory_evictions;
-  outcome_.untracked = home_->counters().untracked;
+  outcome_.evictions += home_->counters().directory_evictions;
+  outcome_.untracked += home_->counters().untracked;
+  CheckHistory();
+}
 
+void World::CheckHistory() {
   // Gets that never returned say nothing.
   std::vector<Operation> history;
   std::vector<Operation> writes;
@@ -135,106 +234,41 @@ void World::CheckEnd() {
                                    : profile_.mode != Coherence::kLazy;
   report("linearizability", CheckLinearizable(is_linearizable ? history : writes));
   report("lazy linearizability", CheckLazy(writes, scheduled_));
-  CheckOwnWrites(history);
+  report("own writes",
+         CheckOwnWrites(history, [](std::uint32_t client) { return client / kClientsPerNode; }));
 }
 
-// A process reads its own writes, in every mode: a get that begins after a put of the same node has
-// returned brings that put or a newer one.
-void World::CheckOwnWrites(const std::vector<Operation>& history) {
-  constexpr std::uint32_t kLanes = 16;
-  for (const Operation& put : history) {
-    if (put.kind == Operation::Kind::kGet || put.failed || put.end_ns == kNever) continue;
-    for (const Operation& get : history) {
-      if (get.kind != Operation::Kind::kGet || get.key != put.key || get.begin_ns <= put.end_ns ||
-          get.client / kLanes != put.client / kLanes || get.value == 0) {
-        continue;
-      }
-      if (get.version < put.version) {
-        Fail(fmt::format("a node does not read its own write: {}, after {}", sim::Describe(get),
-                         sim::Describe(put)));
-        return;
-      }
-    }
-  }
+void Outcome::Add(const Outcome& other) {
+  operations += other.operations;
+  hits += other.hits;
+  stale_gets += other.stale_gets;
+  scheduled_gets += other.scheduled_gets;
+  kills += other.kills;
+  stalls += other.stalls;
+  restarts += other.restarts;
+  orphans += other.orphans;
+  fenced_silent += other.fenced_silent;
+  fenced_over_quota += other.fenced_over_quota;
+  evictions += other.evictions;
+  untracked += other.untracked;
+  overflows += other.overflows;
+  deferred_holds += other.deferred_holds;
+  hold_everything += other.hold_everything;
+  for (std::size_t row = 0; row < kOtcRows; ++row) otc[row] += other.otc[row];
 }
 
-// --- profiles
-
-std::string Profile::Describe() const {
+std::string Outcome::Describe() const {
   return fmt::format(
-      "seed={} mode={} nodes={} threads={} keys={} operations={} link={}ns±{} copies={} cache={} "
-      "directory={} deadline={}ms kill=1/{} stall=1/{} restart=1/{} functions={}",
-      seed, fabric::kCoherenceNames[static_cast<std::size_t>(mode)], nodes, threads, keys,
-      operations, link.latency_ns, link.jitter_ns, copies, cache_bytes, directory_entries,
-      ack_deadline_ms, kill_every, stall_every, restart_every, functions);
-}
-
-Profile ProfileOf(std::uint64_t seed, std::optional<Coherence> mode) {
-  std::mt19937_64 random(seed ^ 0x5eed);
-  const auto pick = [&](std::initializer_list<std::uint64_t> values) {
-    return *(values.begin() + random() % values.size());
-  };
-  Profile profile;
-  profile.seed = seed;
-  profile.mode = mode.value_or(static_cast<Coherence>(random() % 5));
-  // Most runs are small: what goes wrong goes wrong among few.
-  profile.nodes = static_cast<int>(pick({2, 3, 3, 3, 4, 5, 8, random() % 16 == 0 ? 64u : 3u}));
-  profile.threads = static_cast<int>(1 + random() % 3);
-  profile.keys = pick({1, 2, 4, 8, 40});
-  profile.operations = static_cast<int>(pick({200, 400, 800}));
-  if (random() % 2 == 0) {
-    profile.link.latency_ns = pick({300, 1'000, 10'000});
-    profile.link.jitter_ns = pick({0, 1'000, 100'000});
-    profile.link.bandwidth_gbps = random() % 2 == 0 ? 10 : 0;
-  }
-  profile.copies = random() % 4 == 0;
-  profile.cache_bytes = pick({1'000, 100'000, 1 << 20});
-  profile.directory_entries = pick({0, 0, 2, 6, 20});
-  profile.ack_deadline_ms = pick({1, 3, 1'000});
-  profile.kill_every = static_cast<int>(pick({0, 20, 60, 200}));
-  profile.stall_every = static_cast<int>(pick({0, 15, 50, 200}));
-  profile.restart_every = random() % 10 == 0 ? 150 : 0;
-  profile.functions = random() % 2 == 0;
-  if (profile.functions) ++profile.threads;  // a worker runs nothing else
-  return profile;
+      "{} operations, {} hits, {} gets in functions, {} stale gets outside them;\n{} kills, {} "
+      "stalls, {} fenced for silence, {} for their quota, {} restarts beside {} stopped nodes, {} "
+      "directory evictions, {} "
+      "untracked,\n{} ring overflows, {} deferred holds, {} times everything was held",
+      operations, hits, scheduled_gets, stale_gets, kills, stalls, fenced_silent, fenced_over_quota,
+      restarts, orphans, evictions, untracked, overflows, deferred_holds, hold_everything);
 }
 
 Outcome Run(const Profile& profile, std::size_t trace_lines) {
   return World(profile, trace_lines).Run();
-}
-
-// Greedy: takes each simplification after which the run still fails.
-Profile Shrink(const Profile& failing) {
-  Profile smallest = failing;
-  const auto try_it = [&](const Profile& candidate) {
-    if (Run(candidate).failure.empty()) return false;
-    smallest = candidate;
-    return true;
-  };
-  for (bool progress = true; progress;) {
-    progress = false;
-    const auto change = [&](auto&& edit) {
-      Profile candidate = smallest;
-      edit(&candidate);
-      if (candidate.Describe() != smallest.Describe()) progress = try_it(candidate) || progress;
-    };
-    change([](Profile* p) { p->operations = std::max(4, p->operations / 2); });
-    change([](Profile* p) { p->operations = std::max(4, p->operations - 1 - p->operations / 10); });
-    change([](Profile* p) { p->nodes = std::max(2, p->nodes - 1); });
-    change([](Profile* p) { p->threads = p->functions ? 2 : 1; });
-    change([](Profile* p) { p->keys = std::max<std::uint64_t>(1, p->keys / 2); });
-    change([](Profile* p) { p->kill_every = 0; });
-    change([](Profile* p) { p->stall_every = 0; });
-    change([](Profile* p) { p->restart_every = 0; });
-    change([](Profile* p) {
-      if (p->functions) --p->threads;
-      p->functions = false;
-    });
-    change([](Profile* p) { p->copies = false; });
-    change([](Profile* p) { p->directory_entries = 0; });
-    change([](Profile* p) { p->link = {}; });
-  }
-  return smallest;
 }
 
 }  // namespace apta::sim

@@ -90,6 +90,10 @@ class KeyChecker {
   Violation Stuck(const State& state) const;
 
   const Operation& op(const Item& item) const { return history_[item.operation]; }
+  // Succeeds only on the version that it expects.
+  static bool is_conditional(const Operation& op) {
+    return op.kind == Kind::kConditionalPut || (op.kind == Kind::kDelete && op.expected != 0);
+  }
   bool creates(const Item& write) const { return op(write).kind != Kind::kDelete; }
   bool must_happen(const Item& item) const {
     return !item.is_write || item.is_observed || item.version != 0 || op(item).end_ns != kNever;
@@ -300,7 +304,7 @@ std::optional<Violation> KeyChecker::Place(const Item& read, bool* moved) {
   const auto next = std::ranges::upper_bound(begin, earliest_.end(), seen.end_ns, {}, &Bound::time);
   const auto last = static_cast<Index>(next - begin);
   Index fits = last;  // the last group that it may be in
-  if (seen.kind != Kind::kConditionalPut) {
+  if (!is_conditional(seen)) {
     fits = newest_[0][last];
   } else if (seen.expected == 0) {
     fits = newest_[1][last];
@@ -347,7 +351,7 @@ bool KeyChecker::Fits(const State& state, const Item& item) const {
   const Operation& wanted = op(item);
   if (item.is_write && item.version != 0 && item.version <= state.last) return false;
   // It would undo a write that need not have happened: as good as without that.
-  if (state.is_vain && wanted.kind != Kind::kConditionalPut &&
+  if (state.is_vain && !is_conditional(wanted) &&
       (wanted.kind == Kind::kPut || !must_happen(item))) {
     return false;
   }
@@ -357,7 +361,8 @@ bool KeyChecker::Fits(const State& state, const Item& item) const {
     case Kind::kPut:
       return true;
     case Kind::kDelete:
-      return present == item.is_write;
+      if (!is_conditional(wanted)) return present == item.is_write;
+      [[fallthrough]];
     case Kind::kConditionalPut:
       if (!present) return (wanted.expected == 0) == item.is_write;
       if (wanted.expected == 0) return !item.is_write;
@@ -415,7 +420,7 @@ void KeyChecker::Apply(State* state, Index index) {
   state->is_vain = !must_happen(item);
   if (!item.is_write) return;
   // What it found may have been a version that was unknown.
-  const std::uint64_t found = op(item).kind == Kind::kConditionalPut ? op(item).expected : 0;
+  const std::uint64_t found = is_conditional(op(item)) ? op(item).expected : 0;
   state->last = std::max({state->last, found, item.version});
   state->write = index;
 }
@@ -470,68 +475,6 @@ Violation KeyChecker::Stuck(const State& state) const {
                                                 operation_of(state.write), operation_of(due())});
 }
 
-struct Point {
-  std::uint64_t time, version;
-  Index operation;
-};
-
-// Sorts by time and makes each point the newest version up to it.
-void Seal(std::vector<Point>* points) {
-  std::ranges::sort(*points, {}, &Point::time);
-  for (std::size_t i = 1; i < points->size(); ++i) {
-    const Point& before = (*points)[i - 1];
-    Point& point = (*points)[i];
-    if (point.version < before.version) point = {point.time, before.version, before.operation};
-  }
-}
-
-const Point* Before(const std::vector<Point>& points, std::uint64_t time) {
-  const auto next = std::ranges::lower_bound(points, time, {}, &Point::time);
-  return next == points.begin() ? nullptr : &*(next - 1);
-}
-
-class AcknowledgedWrites {
- public:
-  explicit AcknowledgedWrites(std::span<const Operation> history) {
-    for (std::size_t i = 0; i < history.size(); ++i) {
-      const Operation& op = history[i];
-      if (op.kind == Kind::kGet || op.failed) continue;
-      Key& key = keys_[op.key];
-      const auto index = static_cast<Index>(i);
-      if (op.version != 0 && op.end_ns != kNever) {
-        key.acknowledged.push_back({op.end_ns, op.version, index});
-      }
-      if (op.kind != Kind::kDelete) continue;
-      key.deleted.push_back({op.begin_ns, op.version == 0 ? kNever : op.version, index});
-    }
-    for (auto& [_, key] : keys_) {
-      Seal(&key.acknowledged);
-      Seal(&key.deleted);
-    }
-  }
-
-  // A write newer than `version` (0: not found) that was acknowledged before `begin`, or kNone. The
-  // get that saw `version` ended at `end`.
-  Index Missed(std::uint64_t key, std::uint64_t version, std::uint64_t begin,
-               std::uint64_t end) const {
-    const auto found = keys_.find(key);
-    if (found == keys_.end()) return kNone;
-    if (version == 0) {
-      const Point* const deleted = Before(found->second.deleted, end == kNever ? end : end + 1);
-      version = deleted ? deleted->version : 0;
-    }
-    const Point* const newest = Before(found->second.acknowledged, begin);
-    return newest && newest->version > version ? newest->operation : kNone;
-  }
-
- private:
-  struct Key {
-    std::vector<Point> acknowledged;  // by end
-    std::vector<Point> deleted;       // by begin
-  };
-  std::unordered_map<std::uint64_t, Key> keys_;
-};
-
 // Key by key, in order of first appearance, until one is in violation.
 template <typename Check>
 std::optional<Violation> CheckEachKey(std::span<const Operation> history, Check check) {
@@ -563,36 +506,6 @@ std::optional<Violation> CheckWingGong(std::span<const Operation> history) {
 
 std::optional<Violation> CheckIntegrity(std::span<const Operation> history) {
   return CheckEachKey(history, [](KeyChecker&) { return std::optional<Violation>(); });
-}
-
-std::optional<Violation> CheckLazy(std::span<const Operation> writes,
-                                   std::span<const ScheduledGet> gets) {
-  const AcknowledgedWrites known(writes);
-  for (std::size_t i = 0; i < gets.size(); ++i) {
-    const ScheduledGet& get = gets[i];
-    const Index missed = known.Missed(get.key, get.version, get.invocation_started_ns, kNever);
-    if (missed == kNone) continue;
-    const auto text = [](const char* name, std::uint64_t number) {
-      return name + std::to_string(number);
-    };
-    return Violation{get.key,
-                     text("key ", get.key) + text(": scheduled get ", i) +
-                         text(" of an invocation started at ", get.invocation_started_ns) +
-                         text(" returned version ", get.version) +
-                         " despite: " + Describe(writes[missed]),
-                     {missed}};
-  }
-  return std::nullopt;
-}
-
-std::size_t CountStale(std::span<const Operation> history) {
-  const AcknowledgedWrites known(history);
-  return static_cast<std::size_t>(std::ranges::count_if(history, [&](const Operation& op) {
-    if (op.kind != Kind::kGet || op.failed || op.end_ns == kNever) return false;
-    if (op.value != 0 && op.version == 0) return false;  // who knows
-    const std::uint64_t version = op.value == 0 ? 0 : op.version;
-    return known.Missed(op.key, version, op.begin_ns, op.end_ns) != kNone;
-  }));
 }
 
 }  // namespace apta::sim

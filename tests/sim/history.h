@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <span>
@@ -36,8 +37,9 @@ struct Operation {
   std::uint64_t version = 0;   // what the server answered; 0: unknown
   std::uint64_t begin_ns = 0;  // real time, one clock for all clients
   std::uint64_t end_ns = 0;    // kNever: it did not return
-  std::uint64_t expected = 0;  // conditional put: the version required, 0: the key is absent
-  // It certainly had no effect. Conditional put: the version was not `expected` at that moment.
+  std::uint64_t expected = 0;  // conditional put: the version required, 0: the key is absent;
+                               // delete: the version required, 0: any
+  // It certainly had no effect. Conditional: the version was not `expected` at that moment.
   // Delete: there was nothing to delete. Get, put: it says nothing (refused, no memory).
   bool failed = false;
 };
@@ -59,7 +61,9 @@ inline std::string Describe(const Operation& op) {
   if (op.value != 0) add(" of value ", op.value);
   if (op.kind == Operation::Kind::kGet && op.value == 0 && !op.failed) text += " of nothing";
   if (op.version != 0) add(", version ", op.version);
-  if (op.kind == Operation::Kind::kConditionalPut) add(", expecting version ", op.expected);
+  if (op.kind == Operation::Kind::kConditionalPut || op.expected != 0) {
+    add(", expecting version ", op.expected);
+  }
   if (op.failed) text += ", failed";
   add(", at [", op.begin_ns);
   return text + ", " + (op.end_ns == kNever ? "never" : std::to_string(op.end_ns)) + "]";
@@ -86,14 +90,22 @@ struct ScheduledGet {
   std::uint64_t key = 0;
   std::uint64_t version = 0;  // 0: not found
   std::uint64_t invocation_started_ns = 0;
+  std::uint64_t end_ns = 0;  // of the get
 };
 
 // Lazy linearizability: a get of an invocation returns a version at least as new as each put and
-// delete that was acknowledged before the invocation was started. Not found is right if the key may
-// have been deleted since. Gets in `writes` are skipped; Violation::operations are indices of
-// `writes`, and the message names the index of the get.
+// delete that was acknowledged before the invocation was started, and one that somebody put. Not
+// found is right if the key may have been deleted since, before the get ended. Gets in `writes` are
+// skipped; Violation::operations are indices of `writes`, and the message names the index of the
+// get.
 std::optional<Violation> CheckLazy(std::span<const Operation> writes,
                                    std::span<const ScheduledGet> gets);
+
+// In every mode: a get that begins after a write of the same process has returned brings that
+// write's version or a newer one, or nothing if somebody may have deleted the key since.
+std::optional<Violation> CheckOwnWrites(
+    std::span<const Operation> history,
+    const std::function<std::uint32_t(std::uint32_t client)>& process_of);
 
 // How many gets returned a version older than one that was acknowledged before they began: no error
 // in `lazy`, but its price.

@@ -51,6 +51,12 @@ Operation PutIf(std::uint64_t expected, std::uint64_t value, std::uint64_t versi
           .end_ns = end,
           .expected = expected};
 }
+Operation DeleteIf(std::uint64_t expected, std::uint64_t version, std::uint64_t begin,
+                   std::uint64_t end) {
+  Operation operation = Delete(version, begin, end);
+  operation.expected = expected;
+  return operation;
+}
 Operation Failed(Operation operation) {
   operation.failed = true;
   return operation;
@@ -128,9 +134,11 @@ class EveryOrder {
       case Kind::kGet:
         return op.value == now->value && (!found || op.version == 0 || op.version == now->version);
       case Kind::kDelete:
-        if (op.failed) return !found;
-        if (!found) return false;
-        break;
+        if (op.expected == 0) {
+          if (op.failed == found) return false;
+          break;
+        }
+        [[fallthrough]];
       case Kind::kConditionalPut: {
         const bool known = !found || now->version != 0;
         if (op.failed) return !known || op.expected != now->version;
@@ -141,6 +149,7 @@ class EveryOrder {
       case Kind::kPut:
         break;
     }
+    if (op.failed) return true;
     if (op.version != 0 && op.version <= now->last) return false;
     now->last = std::max(now->last, op.version);
     now->value = op.kind == Kind::kDelete ? 0 : op.value;
@@ -185,7 +194,9 @@ class RegisterSimulation {
               .begin_ns = now};
         if (op.kind == Kind::kPut || op.kind == Kind::kConditionalPut) op.value = ++value;
         Register& reg = registers[op.key];
-        if (op.kind == Kind::kConditionalPut) op.expected = Below(3) ? reg.version : reg.seen;
+        if (op.kind == Kind::kConditionalPut || (op.kind == Kind::kDelete && Below(2))) {
+          op.expected = Below(3) ? reg.version : reg.seen;
+        }
         reg.seen = reg.version;
         continue;
       }
@@ -197,6 +208,7 @@ class RegisterSimulation {
           op.value = reg.value;
           op.version = reg.version;
         } else if ((op.kind == Kind::kDelete && reg.value == 0) ||
+                   (op.kind == Kind::kDelete && op.expected != 0 && op.expected != reg.version) ||
                    (op.kind == Kind::kConditionalPut && op.expected != reg.version)) {
           op.failed = true;
         } else {
@@ -387,6 +399,15 @@ TEST(HistoryTest, AConditionalPutFailsOnlyWhileTheVersionDiffers) {
   EXPECT_FALSE(IsLinearizable({Put(11, 1, 20, 30), Failed(PutIf(0, 12, 0, 5, 10))}));
 }
 
+TEST(HistoryTest, AConditionalDeleteSucceedsOnlyOnTheVersionItExpects) {
+  const Operation put = Put(11, 1, 0, 10), newer = Put(12, 2, 20, 30);
+  EXPECT_TRUE(IsLinearizable({put, DeleteIf(1, 2, 20, 30), NotFound(40, 50)}));
+  EXPECT_FALSE(IsLinearizable({put, newer, DeleteIf(1, 3, 40, 50)}));
+  EXPECT_TRUE(IsLinearizable({put, newer, Failed(DeleteIf(1, 0, 40, 50))}));
+  EXPECT_FALSE(IsLinearizable({put, Failed(DeleteIf(1, 0, 40, 50))}));
+  EXPECT_TRUE(IsLinearizable({put, Delete(2, 20, 30), Failed(DeleteIf(1, 0, 40, 50))}));
+}
+
 TEST(HistoryTest, AConditionalPutMayShowThatALostPutHappened) {
   const Operation lost = Put(12, 0, 20, kNever);
   EXPECT_TRUE(IsLinearizable({Put(11, 1, 0, 10), lost, PutIf(2, 13, 3, 30, 40)}));
@@ -477,7 +498,8 @@ TEST(HistoryTest, ASearchThatGivesUpSaysSo) {
 TEST(HistoryTest, AnInvocationMustSeeWhatWasAcknowledgedBeforeItStarted) {
   const History writes = {Put(11, 1, 0, 10), Put(12, 2, 20, 30), Put(13, 3, 20, kNever)};
   const auto check = [&writes](std::uint64_t version, std::uint64_t started) {
-    const ScheduledGet get = {.key = 7, .version = version, .invocation_started_ns = started};
+    const ScheduledGet get = {
+        .key = 7, .version = version, .invocation_started_ns = started, .end_ns = 100};
     return !CheckLazy(writes, {&get, 1});
   };
   EXPECT_TRUE(check(0, 10));
@@ -486,7 +508,7 @@ TEST(HistoryTest, AnInvocationMustSeeWhatWasAcknowledgedBeforeItStarted) {
   EXPECT_FALSE(check(1, 31));
   EXPECT_TRUE(check(2, 31));
   EXPECT_TRUE(check(3, 31));
-  const ScheduledGet stale = {.key = 7, .version = 1, .invocation_started_ns = 31};
+  const ScheduledGet stale = {.key = 7, .version = 1, .invocation_started_ns = 31, .end_ns = 100};
   const Violation violation = *CheckLazy(writes, {&stale, 1});
   EXPECT_EQ(violation.operations, std::vector<std::size_t>{1});
   EXPECT_EQ(violation.message,
@@ -496,18 +518,59 @@ TEST(HistoryTest, AnInvocationMustSeeWhatWasAcknowledgedBeforeItStarted) {
 
 TEST(HistoryTest, AnAcknowledgementThatCameLaterDoesNotHideANewerOne) {
   const History writes = {Put(12, 2, 0, 10), Put(11, 1, 0, 20)};
-  const ScheduledGet get = {.key = 7, .version = 1, .invocation_started_ns = 30};
+  const ScheduledGet get = {.key = 7, .version = 1, .invocation_started_ns = 30, .end_ns = 100};
   EXPECT_TRUE(CheckLazy(writes, {&get, 1}));
 }
 
 TEST(HistoryTest, AnInvocationMayFindNothingOnlyAfterADelete) {
-  const ScheduledGet get = {.key = 7, .version = 0, .invocation_started_ns = 50};
+  const ScheduledGet get = {.key = 7, .version = 0, .invocation_started_ns = 50, .end_ns = 60};
   const Operation put = Put(11, 2, 0, 10);
   EXPECT_TRUE(CheckLazy(History{put}, {&get, 1}));
   EXPECT_FALSE(CheckLazy(History{put, Delete(3, 20, 30)}, {&get, 1}));
   EXPECT_FALSE(CheckLazy(History{put, Delete(0, 20, kNever)}, {&get, 1}));
   EXPECT_TRUE(CheckLazy(History{put, Delete(1, 0, 5)}, {&get, 1}));
   EXPECT_TRUE(CheckLazy(History{put, Failed(Delete(0, 0, 5))}, {&get, 1}));
+}
+
+TEST(HistoryTest, ADeleteAfterTheGetDoesNotExplainThatItFoundNothing) {
+  const ScheduledGet get = {.key = 7, .version = 0, .invocation_started_ns = 50, .end_ns = 60};
+  const Operation put = Put(11, 2, 0, 10);
+  EXPECT_FALSE(CheckLazy(History{put, Delete(3, 60, 70)}, {&get, 1}));
+  EXPECT_TRUE(CheckLazy(History{put, Delete(3, 61, 70)}, {&get, 1}));
+  EXPECT_TRUE(CheckLazy(History{put, Delete(0, 61, kNever)}, {&get, 1}));
+}
+
+TEST(HistoryTest, AnInvocationReadsOnlyWhatSomebodyPut) {
+  const auto check = [](std::uint64_t version, const Operation& other) {
+    const ScheduledGet get = {
+        .key = 7, .version = version, .invocation_started_ns = 50, .end_ns = 60};
+    return !CheckLazy(History{Put(11, 2, 0, 10), other}, {&get, 1});
+  };
+  EXPECT_TRUE(check(2, Put(12, 3, 20, 90)));
+  EXPECT_TRUE(check(3, Put(12, 3, 20, 90)));
+  EXPECT_FALSE(check(4, Put(12, 3, 20, 90)));
+  EXPECT_TRUE(check(4, Put(12, 0, 20, kNever))) << "it may have been that one";
+  EXPECT_FALSE(check(4, Put(12, 0, 61, kNever))) << "which had not begun";
+  EXPECT_FALSE(check(3, Put(12, 3, 61, 90)));
+  EXPECT_FALSE(check(3, Delete(3, 20, 30)));
+  EXPECT_FALSE(check(3, Failed(Put(12, 3, 20, 30))));
+}
+
+TEST(HistoryTest, AProcessReadsItsOwnWritesOrFindsThemDeleted) {
+  const auto check = [](const History& history, std::uint32_t clients_per_process = 10) {
+    return !CheckOwnWrites(history,
+                           [=](std::uint32_t client) { return client / clients_per_process; });
+  };
+  const Operation old = Put(11, 1, 0, 10), put = Put(12, 2, 20, 30);
+  EXPECT_FALSE(check({old, put, Get(11, 1, 31, 40)}));
+  EXPECT_TRUE(check({old, put, Get(11, 1, 30, 40)}));
+  EXPECT_TRUE(check({old, put, Get(11, 1, 31, 40)}, 1)) << "it was another process's";
+  EXPECT_FALSE(check({put, NotFound(31, 40)}));
+  EXPECT_TRUE(check({put, Delete(3, 40, 50), NotFound(31, 40)}, 2)) << "somebody deletes it";
+  EXPECT_FALSE(check({put, Delete(3, 41, 50), NotFound(31, 40)}));
+  EXPECT_FALSE(check({put, Delete(1, 10, 50), NotFound(31, 40)})) << "an older version";
+  EXPECT_TRUE(check({put, Delete(3, 32, 33), NotFound(34, 40)}));
+  EXPECT_FALSE(check({put, Delete(3, 32, 33), Get(12, 2, 34, 40)}));
 }
 
 TEST(HistoryTest, StaleGetsAreCounted) {

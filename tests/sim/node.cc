@@ -30,6 +30,53 @@ std::string PayloadOf(std::uint64_t value, std::size_t words) {
   return payload;
 }
 
+std::string_view OpName(Op op) {
+  switch (op) {
+    case Op::kGet:
+      return "get";
+    case Op::kPut:
+      return "put";
+    case Op::kDelete:
+      return "delete";
+    case Op::kStat:
+      return "stat";
+    case Op::kCreate:
+      return "create";
+    case Op::kCommit:
+      return "commit";
+    case Op::kAbort:
+      return "abort";
+    case Op::kRelease:
+      return "release";
+    case Op::kRegister:
+      return "register";
+    case Op::kReady:
+      return "ready";
+    case Op::kUnready:
+      return "unready";
+    case Op::kCall:
+      return "call";
+    case Op::kStart:
+      return "start";
+    case Op::kWait:
+      return "wait";
+    case Op::kPoll:
+      return "poll";
+    case Op::kForget:
+      return "forget";
+  }
+  return "?";
+}
+
+std::string MeaningOf(Op op, std::uint64_t argument) {
+  if (op == Op::kGet && argument != 0) return fmt::format(" (has v{})", argument);
+  if (op == Op::kReady && argument != 0) return fmt::format(" (has done invocation {})", argument);
+  if ((op == Op::kPut || op == Op::kDelete) && argument != fabric::kAnyVersion) {
+    return fmt::format(" (if v{})", argument);
+  }
+  return "";
+}
+
 }  // namespace
 
 // 0 and a failure when it is no value.
@@ -40,16 +87,17 @@ std::uint64_t World::ReadValue(const ExtentHeader* header) {
     return 0;
   }
   std::memcpy(&value, header->payload(), sizeof(value));
-  for (std::uint64_t at = 0; at < header->payload_bytes; at += sizeof(value)) {
-    if (std::memcmp(header->payload() + at, &value, sizeof(value)) != 0) {
-      Fail(fmt::format("version {} is torn: value {} and another", header->version, value));
-      return 0;
-    }
+  // Each word is the one before it.
+  if (std::memcmp(header->payload(), header->payload() + sizeof(value),
+                  header->payload_bytes - sizeof(value)) != 0) {
+    Fail(fmt::format("version {} is torn: value {} and another", header->version, value));
+    return 0;
   }
   return value;
 }
 
 void World::CheckHeld(Node* node) {
+  if (node->is_orphan) return;  // may change: see Orphan
   for (const Held& held : node->held) {
     const ExtentHeader* header =
         held.got.pinned ? held.got.pinned->header : held.got.copy->header();
@@ -74,25 +122,44 @@ void World::StartNode(Node* node) {
       }
     });
   }
+  if (profile_.agents_sleep) return;
   AtNode(Soon(), node, [this, node] { AgentTurn(node, false); });
 }
 
-// Applies what may be seen, drops what was held long enough, and comes again.
+// Applies what may be seen, and comes again; one that sleeps, only when it could not see all yet.
 void World::AgentTurn(Node* node, bool nudged) {
+  CheckHeld(node);
+  node->cache->ReleaseHolds();
+  node->cache->Apply(0, now_ns_);
+  TraceApplied(node);
+  if (node->cache->is_fenced()) {
+    LoseSession(node);
+    return;
+  }
+  const bool comes_again = profile_.agents_sleep ? nudged && !node->cache->IsCurrent(0) : !nudged;
+  if (!comes_again) return;
+  AtNode(now_ns_ + 2'000 + Random(40'000), node, [this, node, nudged] { AgentTurn(node, nudged); });
+}
+
+// The last reader of something that is listed wakes the agent.
+void World::LetGo(Node* node) {
   CheckHeld(node);
   std::erase_if(node->held, [&](Held& held) {
     if (held.until_ns > now_ns_) return false;
     if (held.got.pinned) held.got.pinned->pin->Drop();
     return true;
   });
-  node->cache->ReleaseHolds();
-  node->cache->Apply(0, now_ns_);
-  if (node->cache->is_fenced()) {
-    LoseSession(node);
-    return;
-  }
-  if (nudged) return;
-  AtNode(now_ns_ + 2'000 + Random(40'000), node, [this, node] { AgentTurn(node, false); });
+  AtNode(Soon(), node, [node] { node->cache->ReleaseHolds(); });
+}
+
+void World::TraceApplied(Node* node) {
+  if (trace_lines_ == 0) return;
+  const std::pair<std::uint64_t, std::uint64_t> now = {
+      node->cache->counters().invalidations_applied,
+      node->port->invalidations(0)->acknowledged.load()};
+  if (now == node->told) return;
+  node->told = now;
+  Trace("n{} has applied {} records, acknowledges #{}", node->index, now.first, now.second);
 }
 
 void World::NextOperation(Node* node, Thread* thread) {
@@ -130,28 +197,36 @@ void World::EndOperation(Node* node, Thread* thread) {
 
 void World::BeginGet(Node* node, Thread* thread) {
   thread->record = history_.size();
-  history_.push_back({.kind = Operation::Kind::kGet,
-                      .client = static_cast<std::uint32_t>(node->index * 16 + thread->lane),
-                      .key = thread->key_index,
-                      .begin_ns = now_ns_,
-                      .end_ns = kNever});
+  history_.push_back(
+      {.kind = Operation::Kind::kGet,
+       .client = static_cast<std::uint32_t>(node->index) * kClientsPerNode + thread->lane,
+       .key = thread->key_index,
+       .begin_ns = now_ns_,
+       .end_ns = kNever});
   is_void_.push_back(false);
   compute::PinTable* table = node->pins->ThreadTable();
   const std::uint64_t hash = key_hash_[thread->key_index];
   const auto hit =
       Getc::Find(node->cache.get(), hash, thread->key, table, [this] { return now_ns_; });
+  TraceApplied(node);
   if (node->cache->is_fenced()) {
     LoseSession(node);
     return;
   }
   if (hit) {
-    Trace(fmt::format("n{} hits {} v{}", node->index, thread->key, hit->header->version));
+    ++outcome_.hits;
+    Trace("n{}.{} hits {}", node->index, thread->lane, thread->key);
     EndGet(node, thread, Got{.pinned = *hit, .copy = nullptr}, true);
     return;
   }
+  if (FindsServerDead(node)) return;
   thread->get =
       std::make_unique<Getc>(node->cache.get(), hash, thread->key, table, profile_.copies);
-  AdvanceGet(node, thread, thread->get->Begin(/*home_sleeps=*/Chance(6)));
+  const Getc::Step step = thread->get->Begin(/*home_sleeps=*/Chance(6));
+  if (step == Getc::Step::kFollow) {
+    Trace("n{}.{} waits for another's fill of {}", node->index, thread->lane, thread->key);
+  }
+  AdvanceGet(node, thread, step);
 }
 
 void World::AdvanceGet(Node* node, Thread* thread, Getc::Step step) {
@@ -164,10 +239,13 @@ void World::AdvanceGet(Node* node, Thread* thread, Getc::Step step) {
       return;
     case Getc::Step::kReadHeap: {
       const TimeNs there_ns = node->to_home.VisibleAt(now_ns_, 64, false) + Random(200);
+      Trace("n{}.{} reads {} in the heap", node->index, thread->lane, thread->key);
       AtNode(there_ns, node, [this, node, thread] {
         const Getc::Step found = thread->get->OnReadHeap();
         AtNode(node->to_node.VisibleAt(now_ns_, 64, false) + Random(200), node,
-               [this, node, thread, found] { AdvanceGet(node, thread, found); });
+               [this, node, thread, found] {
+                 if (!FindsServerDead(node)) AdvanceGet(node, thread, found);
+               });
       });
       return;
     }
@@ -178,7 +256,9 @@ void World::AdvanceGet(Node* node, Thread* thread, Getc::Step step) {
       });
       return;
     case Getc::Step::kFound:
-      EndGet(node, thread, thread->get->Take(), true);
+      // The reply, or the fill, may have come from a memory server that has died since, and the
+      // next one may have reused what it names.
+      if (!FindsServerDead(node)) EndGet(node, thread, thread->get->Take(), true);
       return;
     case Getc::Step::kNotFound:
       EndGet(node, thread, Got{}, false);
@@ -194,13 +274,26 @@ void World::EndGet(Node* node, Thread* thread, Got got, bool found) {
     record.version = header->version;
     record.value = ReadValue(header);
   }
+  if (found) {
+    Trace("n{}.{} got {} v{}, value {}{}", node->index, thread->lane, thread->key, record.version,
+          record.value, got.pinned ? "" : ", a copy");
+  } else {
+    Trace("n{}.{} got {}: not found", node->index, thread->lane, thread->key);
+  }
+  TraceApplied(node);
   if (thread->invocation_ns) {
-    scheduled_.push_back({record.key, found ? record.version : 0, *thread->invocation_ns});
+    scheduled_.push_back({.key = record.key,
+                          .version = found ? record.version : 0,
+                          .invocation_started_ns = *thread->invocation_ns,
+                          .end_ns = now_ns_});
   }
   if (found && Chance(3)) {
-    node->held.push_back({std::move(got), record.value, now_ns_ + Random(200'000)});
+    const TimeNs until_ns = now_ns_ + Random(Chance(8) ? 3'000'000 : 200'000);
+    node->held.push_back({std::move(got), record.value, until_ns});
+    AtNode(until_ns, node, [this, node] { LetGo(node); });
   } else if (got.pinned) {
-    got.pinned->pin->Drop();
+    got.pinned->pin->Drop();  // listed already, if the fill was overtaken
+    AtNode(Soon(), node, [node] { node->cache->ReleaseHolds(); });
   }
   if (!thread->invocation_ns) {
     EndOperation(node, thread);
@@ -216,11 +309,12 @@ void World::EndGet(Node* node, Thread* thread, Got got, bool found) {
 
 void World::BeginPut(Node* node, Thread* thread, Operation::Kind kind) {
   thread->record = history_.size();
-  Operation record{.kind = kind,
-                   .client = static_cast<std::uint32_t>(node->index * 16 + thread->lane),
-                   .key = thread->key_index,
-                   .begin_ns = now_ns_,
-                   .end_ns = kNever};
+  Operation record{
+      .kind = kind,
+      .client = static_cast<std::uint32_t>(node->index) * kClientsPerNode + thread->lane,
+      .key = thread->key_index,
+      .begin_ns = now_ns_,
+      .end_ns = kNever};
   std::uint64_t argument = fabric::kAnyVersion;
   std::string payload;
   if (kind != Operation::Kind::kDelete) {
@@ -228,14 +322,18 @@ void World::BeginPut(Node* node, Thread* thread, Operation::Kind kind) {
     const std::size_t words = Chance(6) ? 1 + Random(4'000) : 1 + Random(20);
     payload = PayloadOf(record.value, words);
   }
-  if (kind == Operation::Kind::kConditionalPut) {
+  const bool is_conditional =
+      kind == Operation::Kind::kConditionalPut || (kind == Operation::Kind::kDelete && Chance(2));
+  if (is_conditional) {
     // The latest version of the key that anybody got to know, or none.
     for (const Operation& operation : history_) {
       if (operation.key != record.key) continue;
       record.expected = std::max(record.expected, operation.version);
     }
     if (Chance(4)) record.expected = 0;
-    argument = record.expected;
+    if (kind == Operation::Kind::kConditionalPut || record.expected != 0) {
+      argument = record.expected;
+    }
   }
   history_.push_back(record);
   is_void_.push_back(false);
@@ -254,6 +352,7 @@ void World::BeginPut(Node* node, Thread* thread, Operation::Kind kind) {
     } else {
       is_void_[thread->record] = true;  // no room: nothing happened
     }
+    Trace("n{}.{} has ended its {}", node->index, thread->lane, sim::Describe(done));
     EndOperation(node, thread);
   };
   Send(node, thread, kind == Operation::Kind::kDelete ? Op::kDelete : Op::kPut, thread->key,
@@ -284,8 +383,8 @@ void World::Send(Node* node, Thread* thread, Op op, std::string_view key, std::s
     lane->staged_bytes.store(0);
     StageMore(node, thread);
   }
-  Trace(fmt::format("n{} -> home op{} {} #{}", node->index, static_cast<int>(op), key,
-                    request.request_id));
+  Trace("n{}.{} -> home #{}: {} {}{}", node->index, thread->lane, request.request_id, OpName(op),
+        key, MeaningOf(op, argument));
   node->requests.emplace_back(
       node->to_home.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload.size(), true), request);
 }
@@ -316,11 +415,17 @@ void World::BeginCall(Node* node, Thread* thread) {
       release.op = Op::kRelease;
       release.lane = fabric::kNoLane;
       release.argument = reply.extent_offset;
-      node->requests.emplace_back(now_ns_, release);
+      AtNode(Soon(), node, [this, node, thread, release] {
+        node->requests.emplace_back(now_ns_, release);
+        EndOperation(node, thread);
+      });
+      return;
     }
     EndOperation(node, thread);
   };
-  Send(node, thread, Op::kCall, kFunction, "input", 5'000'000);
+  // A call that would wait for an agent to be asked is not saved by its deadline.
+  const TimeNs patience_ns = profile_.agents_sleep ? 1'000'000'000 : 5'000'000;
+  Send(node, thread, Op::kCall, kFunction, "input", patience_ns);
 }
 
 void World::AskForWork(Node* node, Thread* thread) {
@@ -329,10 +434,10 @@ void World::AskForWork(Node* node, Thread* thread) {
     if (reply.code != 0) return;
     thread->busy = true;
     thread->gets_left = 1 + static_cast<int>(Random(3));
-    const auto delivered = delivered_ns_.find({node->slot, thread->request_id});
-    RunInvocation(node, thread, reply.value[0], delivered->second);
+    RunInvocation(node, thread, reply.value[0], thread->answered_ns);
   };
-  Send(node, thread, Op::kReady, "", "", std::exchange(thread->invocation, 0));
+  const std::uint64_t ended = std::exchange(thread->invocation, 0);
+  Send(node, thread, Op::kReady, "", ended != 0 && Chance(2) ? "result" : "", ended);
 }
 
 void World::RunInvocation(Node* node, Thread* thread, std::uint64_t invocation, TimeNs started_ns) {

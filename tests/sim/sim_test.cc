@@ -32,10 +32,48 @@ void ExpectHolds(const Profile& profile) {
   if (outcome.failure.empty()) return;
   std::string trace;
   for (const std::string& line : outcome.trace) trace += line + "\n";
-  ADD_FAILURE() << trace << profile.Describe() << "\n"
-                << outcome.failure << "\nshrink it with: sim --first " << profile.seed
-                << " --seeds 1 --mode "
-                << fabric::kCoherenceNames[static_cast<std::size_t>(profile.mode)];
+  ADD_FAILURE() << trace << outcome.failure << "\nshrink it with: tools/sim " << profile.Describe();
+}
+
+// That the runs were what they are meant to be: each count that `mode` has, `times` or more.
+void ExpectMuchHappened(const Outcome& sum, Coherence mode, std::size_t times) {
+  EXPECT_GT(sum.operations, times * 100);
+  EXPECT_GT(sum.kills, times);
+  EXPECT_GT(sum.stalls, times);
+  EXPECT_GT(sum.scheduled_gets, times);
+  EXPECT_GT(sum.restarts, times / 20);
+  EXPECT_GT(sum.orphans, times / 20);
+  const bool tracks = fabric::TracksSharers(mode);
+  const auto expect = [tracks](const char* what, std::size_t count, std::size_t least) {
+    if (tracks) {
+      EXPECT_GT(count, least) << what;
+    } else {
+      EXPECT_EQ(count, 0u) << what;
+    }
+  };
+  expect("hits", sum.hits, times * 10);
+  expect("directory evictions", sum.evictions, times);
+  expect("untracked", sum.untracked, times);
+  expect("ring overflows", sum.overflows, times / 2);
+  expect("fenced for silence", sum.fenced_silent, times / 20);
+  expect("fenced for quota", sum.fenced_over_quota, times / 50);
+  expect("deferred holds", sum.deferred_holds, times);
+  expect("hold tables that were full", sum.hold_everything, times / 2);
+  if (mode != Coherence::kLazy) {
+    const bool may_be_stale = mode == Coherence::kStrict;  // on a delayed link
+    EXPECT_EQ(sum.stale_gets > 0, may_be_stale) << sum.stale_gets;
+  } else {
+    EXPECT_GT(sum.stale_gets, times);
+  }
+  // Every transition of the directory that we say it has.
+  for (std::size_t row = 0; row < kOtcRows; ++row) {
+    const OtcTransition& transition = OtcRow(row);
+    const bool is_taken = mode == Coherence::kStrict && IsOurs(transition);
+    EXPECT_TRUE(sum.otc[row] > 0 || !is_taken)
+        << "from state " << static_cast<int>(transition.from) << " by event "
+        << static_cast<int>(transition.event) << " to state " << static_cast<int>(transition.to);
+    EXPECT_TRUE(sum.otc[row] == 0 || IsOurs(transition)) << row;
+  }
 }
 
 class ModeTest : public ::testing::TestWithParam<Coherence> {};
@@ -47,23 +85,13 @@ TEST_P(ModeTest, EveryCheckHoldsForEverySeed) {
   for (std::uint64_t seed = 1; seed <= seeds && !HasFailure(); ++seed) {
     const Profile profile = ProfileOf(seed, GetParam());
     const Outcome outcome = sim::Run(profile);
-    sum.operations += outcome.operations;
-    sum.kills += outcome.kills;
-    sum.stalls += outcome.stalls;
-    sum.scheduled_gets += outcome.scheduled_gets;
+    sum.Add(outcome);
     if (!outcome.failure.empty()) ExpectHolds(profile);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
-  fmt::print(
-      "{} seeds ({:.0f} a second), {} operations, {} kills, {} stalls, {} gets in functions\n",
-      seeds, static_cast<double>(seeds) / seconds.count(), sum.operations, sum.kills, sum.stalls,
-      sum.scheduled_gets);
-  if (seeds >= 100) {  // the runs are what they are meant to be
-    EXPECT_GT(sum.operations, seeds * 100);
-    EXPECT_GT(sum.kills, seeds);
-    EXPECT_GT(sum.stalls, seeds);
-    EXPECT_GT(sum.scheduled_gets, seeds);
-  }
+  fmt::print("{} seeds ({:.0f} a second): {}\n", seeds,
+             static_cast<double>(seeds) / seconds.count(), sum.Describe());
+  if (seeds >= 300) ExpectMuchHappened(sum, GetParam(), seeds);
 }
 INSTANTIATE_TEST_SUITE_P(AllModes, ModeTest,
                          ::testing::Values(Coherence::kStrict, Coherence::kLazy, Coherence::kSync,
@@ -105,6 +133,24 @@ TEST(SimTest, AFencedNodeThatContinuesHitsNothingInSync) {
 // header stood, and its copy was torn.
 TEST(SimTest, AReleasedVersionIsNotTakenForWholeWhenItsMiddleIsReused) {
   ExpectHolds(ProfileOf(5596, Coherence::kVersioned));
+}
+
+// A node was stopped with a reply to its get on the way; the next memory server had reused the
+// extent that the reply named when it continued.
+TEST(SimTest, AReplyOfADeadMemoryServerIsNotFollowedIntoTheNextOnesHeap) {
+  Profile profile;
+  profile.seed = 1075;
+  profile.nodes = 5;
+  profile.operations = 116;
+  profile.link = {.latency_ns = 10'000, .jitter_ns = 100'000};
+  profile.cache_bytes = 1'000;
+  profile.ack_deadline_ms = 3;
+  profile.node_quota_bytes = 2'000;
+  profile.functions = true;
+  profile.kill_every = 20;
+  profile.stall_every = 200;
+  profile.restart_every = 25;
+  ExpectHolds(profile);
 }
 
 // --- Mutations: without a rule, the checks fail.
@@ -167,6 +213,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mutation{Rule::kUntrackedNotCached, "UntrackedNotCached", Coherence::kStrict},
         Mutation{Rule::kCheckAfterCopy, "CheckAfterCopy", Coherence::kUncached},
         Mutation{Rule::kAskBeforeHit, "AskBeforeHit", Coherence::kVersioned},
+        Mutation{Rule::kLifeLook, "LifeLook", Coherence::kStrict},
         Mutation{Rule::kDeadOwesNothing, "DeadOwesNothing", Coherence::kStrict}),
     [](const auto& param) { return param.param.name; });
 

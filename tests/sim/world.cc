@@ -53,8 +53,6 @@ World::World(const Profile& profile, std::size_t trace_lines)
     key_name_.push_back(fmt::format("key{}", i));
     key_hash_.push_back(fabric::KeyHash(key_name_.back()));
   }
-  state_before_.resize(profile_.keys);
-  touched_.resize(profile_.keys);
   if (profile_.restart_every > 0) {
     region_path_ = fmt::format("/dev/shm/apta-sim-{}-{}", getpid(), profile.seed);
     std::filesystem::remove(region_path_);
@@ -86,8 +84,7 @@ void World::AtNode(TimeNs time_ns, Node* node, Step step) {
   });
 }
 
-void World::Trace(const std::string& line) {
-  if (trace_lines_ == 0) return;
+void World::TraceLine(const std::string& line) {
   trace_.push_back(fmt::format("{:>9} {}", now_ns_, line));
   if (trace_.size() > trace_lines_) trace_.pop_front();
 }
@@ -101,10 +98,11 @@ void World::Fail(const std::string& what) {
 void World::OpenPool() {
   PoolOptions options{
       .name = "sim",
-      .bytes = 8 << 20,
+      .bytes = kPoolBytes,
       .coherence = std::string(fabric::kCoherenceNames[static_cast<std::size_t>(profile_.mode)]),
       .directory_entries = profile_.directory_entries,
-      .ack_deadline_ms = profile_.ack_deadline_ms};
+      .ack_deadline_ms = profile_.ack_deadline_ms,
+      .node_quota_bytes = profile_.node_quota_bytes};
   if (!region_path_.empty()) options.backing = "file:" + region_path_;
   absl::StatusOr<std::unique_ptr<daemon::Pool>> pool = daemon::Pool::Open(options, 1);
   if (!pool.ok()) {
@@ -112,6 +110,11 @@ void World::OpenPool() {
     return;
   }
   pool_ = *std::move(pool);
+  server_ = std::make_shared<Server>();
+  if (region_path_.empty()) return;
+  auto region = fabric::Region::Map(*pool_->region().client_fd(), pool_->region().size_bytes(),
+                                    /*writable=*/false);
+  server_->region = *std::move(region);
 }
 
 void World::StartHome() {
@@ -130,9 +133,10 @@ void World::HomeTurn() {
 }
 
 void World::PollHome() {
+  if (!home_) return;  // between two memory servers
   std::vector<Node*> order;
   for (const auto& node : nodes_) {
-    if (node->attached && !node->fenced) order.push_back(node.get());
+    if (node->attached && !node->fenced && !node->is_orphan) order.push_back(node.get());
   }
   std::shuffle(order.begin(), order.end(), random_);
   for (Node* node : order) {
@@ -141,10 +145,10 @@ void World::PollHome() {
       StepRequest(node);
     }
   }
-  NoteStates();
   home_->Poll(now_ns_);
-  CheckTransitions("poll");
-  if (++turns_ % 64 == 0) CheckInvariants();
+  // A home asks before it sleeps, and it sleeps only when nobody wants anything any more.
+  if (profile_.agents_sleep && NobodyWaits()) home_->NudgeOwing();
+  CheckInvariants();
 }
 
 // Within a node's step, between its reads of memory that the home writes.
@@ -156,7 +160,6 @@ void World::Interleave() {
 void World::StepRequest(Node* node) {
   const Request request = node->requests.front().second;
   node->requests.pop_front();
-  NoteStates();
   answered_ = 0;
   const bool is_good = home_->Step(node->slot, request, now_ns_);
   if (!is_good) Fail(fmt::format("the home refused a request of n{}", node->index));
@@ -167,7 +170,7 @@ void World::StepRequest(Node* node) {
   if (concerns_object && is_whole && profile_.mode != Coherence::kSync && answered_ == 0) {
     Fail(fmt::format("a request of n{} waits at the home", node->index));
   }
-  CheckTransitions("step");
+  CheckInvariants();
 }
 
 // --- processes
@@ -180,19 +183,24 @@ void World::Attach(Node* node) {
   node->attached = true;
   node->fenced = false;
   node->port = g_ports.Take();
-  slots_[slot] = {node->port, node};
+  slots_[slot] = {.port = node->port, .node = node, .answered_ns = now_ns_};
+  node->told = {};
   node->issuer.emplace(node->port->invalidations(0));
   node->pins = compute::PinDomain::Acquire();
-  node->cache = std::make_unique<compute::Cache>(pool_->share(0).index.view(), profile_.mode,
-                                                 profile_.cache_bytes, 1, node->port, node->pins,
-                                                 profile_.link.enabled());
+  node->is_orphan = false;
+  node->server = server_;
+  fabric::IndexView view = pool_->share(0).index.view();
+  if (server_->region) view = fabric::IndexView(server_->region->data(), *pool_->superblock());
+  node->cache = std::make_unique<compute::Cache>(view, profile_.mode, profile_.cache_bytes, 1,
+                                                 node->port, node->pins, profile_.link.enabled(),
+                                                 fabric::LifeView(&server_->life));
   const std::uint64_t link_seed = random_();
   node->to_home = fabric::LinkDirection(profile_.link, link_seed);
   node->to_node = fabric::LinkDirection(profile_.link, link_seed / 3);
   node->threads.clear();
   node->threads.resize(static_cast<std::size_t>(profile_.threads));
   home_->AttachNode(slot);
-  Trace(fmt::format("n{} attaches as {}", node->index, slot));
+  Trace("n{} attaches as {}", node->index, slot);
   StartNode(node);
 }
 
@@ -212,35 +220,83 @@ void World::Kill(Node* node) {
   }
   node->cache.reset();
   compute::PinDomain::Return(node->pins);
-  slots_[node->slot].node = nullptr;
+  if (node->is_orphan) {
+    g_ports.Give(node->port);
+  } else {
+    slots_[node->slot].node = nullptr;
+  }
+  node->server.reset();
 }
 
 void World::Forget(Node* node, NodeId slot, TimeNs after_ns) {
   At(now_ns_ + after_ns, [this, slot, incarnation = home_incarnation_] {
     if (incarnation != home_incarnation_) return;
-    NoteStates();
+    a_node_dies_ = true;
     home_->ForgetNode(slot);
-    CheckTransitions("death");
+    a_node_dies_ = false;
   });
-  At(now_ns_ + after_ns + Random(200'000), [this, node] {
-    if (!node->attached && outcome_.failure.empty()) Attach(node);
+  AttachAgain(node, after_ns + Random(200'000));
+}
+
+void World::AttachAgain(Node* node, TimeNs after_ns) {
+  At(now_ns_ + after_ns, [this, node] {
+    if (node->attached || !outcome_.failure.empty()) return;
+    if (home_) {
+      Attach(node);
+    } else {
+      AttachAgain(node, 1 + Random(100'000));
+    }
   });
 }
 
-// The node has found that it was fenced: what it had under way ends unknown, it lets go of what it
-// reads, hangs up and comes back with an empty cache.
+// The node has found that its session is over: what it had under way ends unknown, it lets go of
+// what it reads, hangs up and comes back with an empty cache.
 void World::LoseSession(Node* node) {
-  CheckHeld(node);
-  const NodeId slot = node->slot;
-  Trace(fmt::format("n{} finds itself fenced", node->index));
-  Kill(node);
-  Forget(node, slot, Random(20'000));
+  Trace("n{} finds its session over", node->index);
+  if (!node->is_orphan) CheckHeld(node);
+  EndProcess(node, Random(20'000));
 }
 
+// Its memory server learns of it after a while, if that still lives.
+void World::EndProcess(Node* node, TimeNs after_ns) {
+  const bool was_orphan = node->is_orphan;
+  const NodeId slot = node->slot;
+  Kill(node);
+  if (was_orphan) {
+    AttachAgain(node, after_ns);
+  } else {
+    Forget(node, slot, after_ns);
+  }
+}
+
+bool World::FindsServerDead(Node* node) {
+  if (node->cache->life().IsAlive() || !Upholds(fabric::Rule::kLifeLook)) return false;
+  LoseSession(node);
+  return true;
+}
+
+// The memory server is killed, and another one is at work before nodes that are stopped continue:
+// they have their caches and do not know. Those that run know at once.
 void World::Restart() {
+  if (!home_) return;
   Trace("the memory server is killed");
   ++outcome_.restarts;
-  for (const auto& node : nodes_) Kill(node.get());
+  outcome_.evictions += home_->counters().directory_evictions;
+  outcome_.untracked += home_->counters().untracked;
+  server_->life.store(0);
+  for (const auto& node : nodes_) {
+    if (!node->attached) continue;
+    CheckHeld(node.get());
+    const TimeNs stopped_until_ns = std::max(node->stalled_until_ns, now_ns_ + Random(1'000'000));
+    if (!Chance(2)) {
+      Kill(node.get());
+      continue;
+    }
+    Orphan(node.get());
+    node->stalled_until_ns = stopped_until_ns;
+    AtNode(stopped_until_ns + Random(20'000), node.get(),
+           [this, orphan = node.get()] { LoseSession(orphan); });
+  }
   ++home_incarnation_;
   home_.reset();
   pool_.reset();
@@ -248,28 +304,38 @@ void World::Restart() {
     if (slot.port != nullptr) g_ports.Give(slot.port);
     slot = {};
   }
-  now_ns_ += Random(100'000);
+  rounds_.clear();
+  deferred_.clear();
   OpenPool();
   if (pool_ == nullptr) return;
-  StartHome();
+  At(now_ns_ + Random(100'000), [this] { StartHome(); });
   for (const auto& node : nodes_) {
-    At(now_ns_ + Random(100'000), [this, node = node.get()] {
-      if (!node->attached) Attach(node);
-    });
+    if (!node->attached) AttachAgain(node.get(), 100'000 + Random(100'000));
   }
+}
+
+// What it still reads may change under it: README.md, "Limits of this version".
+void World::Orphan(Node* node) {
+  Trace("n{} is stopped meanwhile", node->index);
+  ++outcome_.orphans;
+  node->is_orphan = true;
+  node->requests.clear();
+  for (Held& held : node->held) {
+    if (held.got.pinned) held.got.pinned->pin->Drop();
+  }
+  node->held.clear();
+  slots_[node->slot] = {};  // the port is the node's now
 }
 
 void World::MaybeFault() {
   Node* victim = nodes_[Random(nodes_.size())].get();
   if (Chance(profile_.kill_every) && victim->attached) {
-    Trace(fmt::format("n{} is killed", victim->index));
+    Trace("n{} is killed", victim->index);
     ++outcome_.kills;
-    const NodeId slot = victim->slot;
-    Kill(victim);
-    Forget(victim, slot, 500 + Random(60'000));
+    EndProcess(victim, 500 + Random(60'000));
   } else if (Chance(profile_.stall_every) && victim->attached) {
     const TimeNs stall_ns = Chance(3) ? Random(6'000'000) : Random(200'000);
-    Trace(fmt::format("n{} is stopped for {} ns", victim->index, stall_ns));
+    Trace("n{} is stopped for {} ns", victim->index, stall_ns);
     ++outcome_.stalls;
     victim->stalled_until_ns = std::max(victim->stalled_until_ns, now_ns_ + stall_ns);
   } else if (Chance(profile_.restart_every)) {
@@ -277,14 +343,18 @@ void World::MaybeFault() {
   }
 }
 
+bool World::NobodyWaits() const {
+  return operations_left_ == 0 && std::all_of(nodes_.begin(), nodes_.end(), [](const auto& node) {
+           return std::none_of(node->threads.begin(), node->threads.end(),
+                               [](const Thread& thread) { return thread.busy; });
+         });
+}
+
 bool World::IsQuiet() const {
-  if (operations_left_ > 0) return false;
-  return std::all_of(nodes_.begin(), nodes_.end(), [&](const auto& node) {
-    return node->attached && node->held.empty() && node->requests.empty() &&
-           node->stalled_until_ns <= now_ns_ &&
-           std::none_of(node->threads.begin(), node->threads.end(),
-                        [](const Thread& thread) { return thread.busy; });
-  });
+  return NobodyWaits() && std::all_of(nodes_.begin(), nodes_.end(), [&](const auto& node) {
+           return node->attached && !node->is_orphan && node->held.empty() &&
+                  node->requests.empty() && node->stalled_until_ns <= now_ns_;
+         });
 }
 
 std::string World::WhoIsBusy() const {
@@ -303,10 +373,14 @@ std::string World::WhoIsBusy() const {
 
 Outcome World::Run() {
   fabric::t_interleaved = [this] { Interleave(); };
+  fabric::t_witness = [this](fabric::Asked asked, std::uint64_t key_hash, std::uint32_t node,
+                             bool has_answered) {
+    WitnessOtc(asked, key_hash, static_cast<NodeId>(node), has_answered);
+  };
   OpenPool();
-  for (int i = 0; i < profile_.nodes && pool_ != nullptr; ++i) {
+  for (std::uint64_t i = 0; i < profile_.nodes && pool_ != nullptr; ++i) {
     nodes_.push_back(std::make_unique<Node>());
-    nodes_.back()->index = i;
+    nodes_.back()->index = static_cast<int>(i);
   }
   if (pool_ != nullptr) {
     StartHome();
@@ -329,6 +403,7 @@ Outcome World::Run() {
     }
   }
   fabric::t_interleaved = nullptr;
+  fabric::t_witness = nullptr;
   if (outcome_.failure.empty()) CheckEnd();
   outcome_.operations = history_.size();
   outcome_.scheduled_gets = scheduled_.size();
@@ -337,6 +412,11 @@ Outcome World::Run() {
 }
 
 // --- NodeGate
+
+const std::string& World::NameOf(std::uint64_t key_hash) const {
+  const auto found = std::find(key_hash_.begin(), key_hash_.end(), key_hash);
+  return key_name_[static_cast<std::size_t>(found - key_hash_.begin())];
+}
 
 World::Node* World::AtSlot(NodeId slot) {
   Node* node = slots_[slot].node;
@@ -350,9 +430,8 @@ void World::Issue(NodeId slot, std::uint64_t sequence, const fabric::Invalidatio
   if (profile_.link.enabled()) {
     stamped.visible_at_ns = node->to_node.VisibleAt(now_ns_, sizeof(stamped), false);
   }
-  Trace(fmt::format("home invalidates n{} #{} hash {:x} < v{}", node->index, sequence,
-                    record.key_hash & 0xffff, record.version));
-  ++issued_to_others_;
+  Trace("home invalidates n{} #{}: {} older than v{}", node->index, sequence,
+        NameOf(record.key_hash), record.version);
   if (Upholds(fabric::Rule::kInvalidateBeforeCommit)) {
     node->issuer->Issue(sequence, stamped);
     return;
@@ -367,9 +446,8 @@ void World::Issue(NodeId slot, std::uint64_t sequence, const fabric::Invalidatio
 void World::IssueDropAll(NodeId slot, std::uint64_t sequence) {
   Node* node = AtSlot(slot);
   if (node == nullptr) return;
-  Trace(fmt::format("home tells n{} to drop all up to #{}", node->index, sequence));
+  Trace("home tells n{} to drop all up to #{}", node->index, sequence);
   ++outcome_.overflows;
-  ++issued_to_others_;
   node->issuer->IssueDropAll(sequence);
 }
 
@@ -384,18 +462,18 @@ void World::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_
   Node* node = AtSlot(to.node);
   if (node == nullptr || node->fenced || to.lane >= node->threads.size()) return;
   Thread* thread = &node->threads[to.lane];
-  if (profile_.functions && to.lane == 0 && reply.code == 0) {
-    delivered_ns_[{to.node, to.request_id}] = now_ns_;
-  }
-  Trace(fmt::format("home -> n{} #{} code {} v{}", node->index, to.request_id, reply.code,
-                    reply.version));
+  Trace("home -> n{}.{} #{}: {}", node->index, to.lane, to.request_id,
+        reply.code == 0
+            ? fmt::format("v{} at {:x}", reply.version, reply.extent_offset)
+            : fmt::format("code {}, reason {}", reply.code, static_cast<int>(reply.reason)));
   TimeNs visible_ns = now_ns_;
   if (profile_.link.enabled()) {
     visible_ns = node->to_node.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload_bytes, false);
   }
   AtNode(visible_ns + 20 + Random(Chance(8) ? 20'000 : 300), node,
-         [thread, id = to.request_id, reply] {
+         [thread, id = to.request_id, reply, answered_ns = now_ns_] {
            if (thread->request_id == id && thread->on_reply) {
+             thread->answered_ns = answered_ns;
              const auto on_reply = std::exchange(thread->on_reply, nullptr);
              on_reply(reply);
            }
@@ -419,10 +497,10 @@ void World::Nudge(NodeId slot) {
 }
 
 void World::Fence(NodeId slot, const daemon::FenceReason&) {
-  ++outcome_.fenced;
+  CheckFence(slot);
   Node* node = AtSlot(slot);
   if (node == nullptr) return;
-  Trace(fmt::format("home fences n{}", node->index));
+  Trace("home fences n{}", node->index);
   node->fenced = true;
   node->requests.clear();
   node->issuer->Fence();

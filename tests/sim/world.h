@@ -7,70 +7,61 @@
 //
 // Faults are those that the protocol admits: a node is killed at any of its steps, or stopped and
 // continued; it is fenced; its invalidation ring overflows (the simulator is built with a short
-// one); the directory is too small; the memory server is killed and started on the same region.
-// Messages are late, and reordered where lanes and rings are independent, but never lost: between
-// two live processes nothing is.
+// one); the directory is too small; the memory server is killed and started on the same region,
+// while some nodes are stopped and continue later with what they had. Messages are late, and
+// reordered where lanes and rings are independent, but never lost: between two live processes
+// nothing is.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <queue>
 #include <random>
+#include <set>
 #include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
-#include "apta/server.h"
 #include "compute/cache.h"
 #include "compute/getc.h"
 #include "compute/putc.h"
 #include "daemon/home.h"
-#include "fabric/coherence.h"
 #include "fabric/link.h"
 #include "fabric/port.h"
+#include "fabric/region.h"
+#include "fmt/format.h"
+#include "tests/sim/authors_otc.h"
 #include "tests/sim/history.h"
+#include "tests/sim/profile.h"
 
 namespace apta::sim {
 
-using fabric::Coherence;
 using fabric::NodeId;
 using fabric::TimeNs;
-
-// What a run is made of; everything follows from the seed unless a test says otherwise.
-struct Profile {
-  std::uint64_t seed = 0;
-  Coherence mode = Coherence::kStrict;
-  int nodes = 3;
-  int threads = 2;  // of each node
-  std::uint64_t keys = 4;
-  int operations = 400;
-  LinkOptions link;
-  bool copies = false;  // Placement::kLocalCopy
-  std::uint64_t cache_bytes = 1 << 20;
-  std::uint64_t directory_entries = 0;
-  std::uint64_t ack_deadline_ms = 2;
-  // One in so many operations; 0 = never.
-  int kill_every = 0;
-  int stall_every = 0;
-  int restart_every = 0;
-  bool functions = false;
-
-  std::string Describe() const;
-};
-Profile ProfileOf(std::uint64_t seed, std::optional<Coherence> mode = std::nullopt);
 
 struct Outcome {
   std::string failure;  // "" = every check held
   std::size_t operations = 0;
+  std::size_t hits = 0;
   std::size_t stale_gets = 0;      // outside functions; only lazy may have any
   std::size_t scheduled_gets = 0;  // inside functions
-  std::size_t kills = 0, stalls = 0, fenced = 0, restarts = 0;
+  std::size_t kills = 0, stalls = 0, restarts = 0;
+  std::size_t orphans = 0;  // nodes that were stopped while the memory server was started again
+  std::size_t fenced_silent = 0, fenced_over_quota = 0;
   std::size_t evictions = 0, untracked = 0, overflows = 0;
-  std::vector<std::string> trace;  // the last messages before a failure, if asked for
+  std::size_t deferred_holds = 0;   // extents that were listed because they were being read
+  std::size_t hold_everything = 0;  // ... when the table had no room
+  OtcCoverage otc = {};             // what the directory was asked
+  std::vector<std::string> trace;   // the last messages before a failure, if asked for
+
+  void Add(const Outcome& other);  // all but failure and trace
+  std::string Describe() const;    // the counts
 };
 
 // Runs one profile. `trace_lines`: how many of the last messages to keep.
@@ -79,6 +70,9 @@ Outcome Run(const Profile& profile, std::size_t trace_lines = 0);
 Profile Shrink(const Profile& failing);
 
 // ---------------------------------------------------------------------------------------------
+
+inline constexpr std::uint64_t kPoolBytes = 8 << 20;
+inline constexpr std::uint32_t kClientsPerNode = 16;  // of a history: its threads
 
 class World : private daemon::NodeGate {
  public:
@@ -99,6 +93,7 @@ class World : private daemon::NodeGate {
     std::uint16_t lane = 0;
     bool busy = false;
     std::size_t record = 0;               // of the operation under way, in history_
+    TimeNs answered_ns = 0;               // when the home sent the reply that is being processed
     std::optional<TimeNs> invocation_ns;  // when the invocation that it runs was started
     int gets_left = 0;                    // of that invocation
     std::uint64_t invocation = 0;
@@ -110,6 +105,11 @@ class World : private daemon::NodeGate {
     std::function<void(const fabric::Reply&)> on_reply;
     std::string upload;  // what is still to be staged
   };
+  // What a memory server shows to its nodes, and what stays of it for those that outlive it.
+  struct Server {
+    std::optional<fabric::Region> region;  // as nodes map it, if the heap outlives the server
+    std::atomic<std::uint32_t> life{1};
+  };
   // A compute server. Killed, it comes back as another process.
   struct Node {
     int index = 0;
@@ -118,6 +118,8 @@ class World : private daemon::NodeGate {
     bool fenced = false;
     NodeId slot = 0;
     TimeNs stalled_until_ns = 0;
+    bool is_orphan = false;  // its memory server is dead, and it does not know yet
+    std::shared_ptr<Server> server;
     fabric::Port* port = nullptr;
     compute::PinDomain* pins = nullptr;
     std::unique_ptr<compute::Cache> cache;
@@ -126,6 +128,7 @@ class World : private daemon::NodeGate {
     std::deque<std::pair<TimeNs, fabric::Request>> requests;  // visible from
     std::vector<Thread> threads;
     std::vector<Held> held;
+    std::pair<std::uint64_t, std::uint64_t> told;  // applied, acknowledged: as in the trace
   };
 
   // --- world.cc: time, the home, faults
@@ -133,8 +136,13 @@ class World : private daemon::NodeGate {
   void At(TimeNs time_ns, Step step);
   void AtNode(TimeNs time_ns, Node* node, Step step);  // when it runs then, and is the same process
   std::uint64_t Random(std::uint64_t below) { return random_() % below; }
-  bool Chance(int one_in) { return one_in > 0 && Random(static_cast<std::uint64_t>(one_in)) == 0; }
-  void Trace(const std::string& line);
+  bool Chance(std::uint64_t one_in) { return one_in > 0 && Random(one_in) == 0; }
+  template <typename... Args>
+  void Trace(fmt::format_string<Args...> format, Args&&... args) {
+    if (trace_lines_ > 0) TraceLine(fmt::format(format, std::forward<Args>(args)...));
+  }
+  void TraceLine(const std::string& line);
+  void TraceApplied(Node* node);  // if there is something new
   void Fail(const std::string& what);
   void OpenPool();
   void StartHome();
@@ -145,17 +153,24 @@ class World : private daemon::NodeGate {
   void Attach(Node* node);
   void Kill(Node* node);
   void LoseSession(Node* node);
+  bool FindsServerDead(Node* node);  // the look at the life word; the session is over then
   void Forget(Node* node, NodeId slot, TimeNs after_ns);
+  void EndProcess(Node* node, TimeNs after_ns);
+  void AttachAgain(Node* node, TimeNs after_ns);
   void Restart();
+  void Orphan(Node* node);
   void MaybeFault();
   bool IsQuiet() const;
+  bool NobodyWaits() const;  // and nobody will: all operations are done
   std::string WhoIsBusy() const;
   Node* AtSlot(NodeId slot);
+  const std::string& NameOf(std::uint64_t key_hash) const;
   TimeNs Soon() { return now_ns_ + 20 + Random(400); }
 
   // --- node.cc: what nodes do
   void StartNode(Node* node);
   void AgentTurn(Node* node, bool nudged);
+  void LetGo(Node* node);  // of what it has read long enough
   void NextOperation(Node* node, Thread* thread);
   void BeginGet(Node* node, Thread* thread);
   void AdvanceGet(Node* node, Thread* thread, compute::Getc::Step step);
@@ -173,10 +188,14 @@ class World : private daemon::NodeGate {
 
   // --- checks.cc
   void CheckInvariants();
-  void CheckTransitions(const char* where);
-  void NoteStates();
+  void CheckCaches(Node* node);
+  void CheckReaders(const Node& node);
+  void CheckDebtsOf(const Node& node);
+  void CheckFence(NodeId slot);
   void CheckEnd();
-  void CheckOwnWrites(const std::vector<Operation>& history);
+  void CheckHistory();
+  void WitnessOtc(fabric::Asked asked, std::uint64_t key_hash, NodeId node, bool has_answered);
+  OtcEvent EventOf(fabric::Asked asked, std::uint64_t key_hash, NodeId node);
 
   // NodeGate
   void Issue(NodeId node, std::uint64_t sequence, const fabric::Invalidation& record) override;
@@ -213,26 +232,34 @@ class World : private daemon::NodeGate {
   std::unique_ptr<daemon::Pool> pool_;
   std::optional<daemon::Home> home_;
   std::uint64_t home_incarnation_ = 0;
+  std::shared_ptr<Server> server_;
   std::vector<std::unique_ptr<Node>> nodes_;
   // By slot: its process, dead or alive, until the home has forgotten it. A dead one's port stays.
   struct Slot {
     fabric::Port* port = nullptr;
     Node* node = nullptr;  // nullptr: dead
+    // Our own books of its debts, against the home's.
+    std::uint64_t acknowledged = 0;
+    TimeNs answered_ns = 0;    // when it owed nothing, or acknowledged something, last
+    TimeNs over_quota_ns = 0;  // since when; 0 = it is not
+    std::uint64_t holds_everything = 0;
   };
   std::array<Slot, fabric::kMaxNodes> slots_;
-  std::map<std::pair<NodeId, std::uint32_t>, TimeNs> delivered_ns_;  // by worker's slot, request
-  int answered_ = 0;                                                 // since the last step
+  int answered_ = 0;  // since the last step
 
   std::vector<Operation> history_;
   std::vector<bool> is_void_;  // says nothing: by index in history_
   std::vector<ScheduledGet> scheduled_;
   std::vector<std::string> key_name_;
   std::vector<std::uint64_t> key_hash_;
-  std::vector<int> state_before_;  // of the directory, by key
-  std::vector<bool> touched_;
-  int issued_to_others_ = 0;
+  // What the directory is being asked, and how many rounds of each object are outstanding.
+  OtcState state_before_ = OtcState::kI;
+  daemon::NodeSet sharers_before_;
+  std::unordered_map<std::uint64_t, int> rounds_;
+  bool a_node_dies_ = false;
+  std::set<std::pair<NodeId, std::uint64_t>> deferred_;  // slot, extent
   std::uint64_t next_value_ = 0;
-  int operations_left_;
+  std::uint64_t operations_left_;
   Outcome outcome_;
   std::deque<std::string> trace_;
   const std::size_t trace_lines_;
