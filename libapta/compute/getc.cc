@@ -17,6 +17,7 @@ Getc::~Getc() {
 }
 
 Getc::Step Getc::Begin(bool home_sleeps) {
+  if (IsDead(*cache_)) return Step::kDead;
   was_unregistered_ = home_sleeps && cache_->mode() != Coherence::kUncached;
   if (was_unregistered_) return Step::kReadHeap;
   switch (cache_->mode()) {
@@ -83,7 +84,7 @@ void Getc::OnNoReply() { AbandonFill(); }
 Getc::Step Getc::OnReadHeap() {
   while (true) {
     const auto at = cache_->view().LocateUnregistered(key_hash_, key_);
-    if (!at) return Step::kNotFound;
+    if (!at) return Vouched(Step::kNotFound);
     if (!MayRead(*at)) return Begin();
     PrivateCopy::Owner copy = PrivateCopy::Make(cache_->view(), *at, key_);
     if (copy == nullptr) continue;
@@ -92,7 +93,7 @@ Getc::Step Getc::OnReadHeap() {
       cache_->InsertCopy(key_hash_, at->version, PrivateCopy::Owner(copy.get()));
     }
     got_.copy = std::move(copy);
-    return Step::kFound;
+    return Vouched(Step::kFound);
   }
 }
 
@@ -115,7 +116,7 @@ Getc::Step Getc::Found(const PinnedExtent& pinned) {
     return Begin();
   }
   got_.pinned = pinned;
-  return Step::kFound;
+  return Vouched(Step::kFound);
 }
 
 void Getc::AbandonFill() {

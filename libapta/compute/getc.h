@@ -48,7 +48,7 @@ class Getc {
       if (cache->is_fenced()) return std::nullopt;
     }
     const std::optional<PinnedExtent> hit = cache->Lookup(key_hash, key, table);
-    if (hit && !cache->life().IsAlive() && fabric::Upholds(fabric::Rule::kLifeLook)) [[unlikely]] {
+    if (hit && IsDead(*cache)) [[unlikely]] {
       hit->pin->Drop();
       return std::nullopt;
     }
@@ -67,6 +67,7 @@ class Getc {
     kFollow,    // when fill() has ended: OnFillEnded
     kFound,     // Take
     kNotFound,  // there is no such object; the home's reply says so, if there is one
+    kDead,      // the memory server has died: what was found may be what its successor has reused
   };
   // `home_sleeps`: what is small is read without it, and nobody waits for it to wake up.
   Step Begin(bool home_sleeps = false);
@@ -89,6 +90,11 @@ class Getc {
   // Copying more would take longer than waking the home.
   static constexpr std::uint64_t kSmallBytes = 4096;
 
+  static bool IsDead(const Cache& cache) {
+    return !cache.life().IsAlive() && fabric::Upholds(fabric::Rule::kLifeLook);
+  }
+  // After what was found was read or pinned (see Cache::life).
+  Step Vouched(Step step) const { return IsDead(*cache_) ? Step::kDead : step; }
   Step Ask();
   bool MayRead(const fabric::IndexView::Place& place) const;
   Step Found(const PinnedExtent& pinned);

@@ -275,7 +275,6 @@ absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_vi
                                           PinTable* table, bool home_sleeps,
                                           fabric::TimeNs timeout_ns) {
   if (cache_->is_fenced()) FailFenced();
-  if (!cache_->life().IsAlive()) FailDead();
   const int shard = ShardOf(key_hash);
   Getc get(cache_.get(), key_hash, key, table, copies_);
   absl::StatusOr<Reply> reply = Reply{};
@@ -302,11 +301,6 @@ absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_vi
         break;
       case Getc::Step::kReadHeap:
         step = ReadHeap(&get);
-        // What was read counts only if the memory server lived until then.
-        if (!cache_->life().IsAlive()) {
-          FailDead();
-          return Ended();
-        }
         break;
       case Getc::Step::kFollow:
         get.fill().Await();
@@ -315,6 +309,9 @@ absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_vi
       case Getc::Step::kFound:
         if (get.was_unregistered() && fabric::TracksSharers(cache_->mode())) Want(key);
         return MakeObject(get.Take());
+      case Getc::Step::kDead:
+        FailDead();
+        return Ended();
       case Getc::Step::kNotFound:
         if (reply->code != 0) return MakeError(*reply, key);
         return MakeError({.code = static_cast<std::uint16_t>(absl::StatusCode::kNotFound),

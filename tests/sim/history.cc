@@ -14,7 +14,7 @@ using Index = std::uint32_t;  // of an operation, an item, an event: below 2^31
 
 constexpr Index kNone = ~Index{0};
 // States; about a second and 25 MB. Searches that succeed need little more than one for each write.
-constexpr std::size_t kSearchBudget = std::size_t{1} << 21;
+constexpr std::size_t kSearchBudget = std::size_t{1} << 20;
 
 // An operation that matters: a write that may have taken effect, or a read: what was seen and
 // changed nothing (a get, a failed delete or conditional put).

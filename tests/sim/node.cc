@@ -219,7 +219,6 @@ void World::BeginGet(Node* node, Thread* thread) {
     EndGet(node, thread, Got{.pinned = *hit, .copy = nullptr}, true);
     return;
   }
-  if (FindsServerDead(node)) return;
   thread->get =
       std::make_unique<Getc>(node->cache.get(), hash, thread->key, table, profile_.copies);
   const Getc::Step step = thread->get->Begin(/*home_sleeps=*/Chance(6));
@@ -243,9 +242,7 @@ void World::AdvanceGet(Node* node, Thread* thread, Getc::Step step) {
       AtNode(there_ns, node, [this, node, thread] {
         const Getc::Step found = thread->get->OnReadHeap();
         AtNode(node->to_node.VisibleAt(now_ns_, 64, false) + Random(200), node,
-               [this, node, thread, found] {
-                 if (!FindsServerDead(node)) AdvanceGet(node, thread, found);
-               });
+               [this, node, thread, found] { AdvanceGet(node, thread, found); });
       });
       return;
     }
@@ -256,9 +253,10 @@ void World::AdvanceGet(Node* node, Thread* thread, Getc::Step step) {
       });
       return;
     case Getc::Step::kFound:
-      // The reply, or the fill, may have come from a memory server that has died since, and the
-      // next one may have reused what it names.
-      if (!FindsServerDead(node)) EndGet(node, thread, thread->get->Take(), true);
+      EndGet(node, thread, thread->get->Take(), true);
+      return;
+    case Getc::Step::kDead:
+      LoseSession(node);
       return;
     case Getc::Step::kNotFound:
       EndGet(node, thread, Got{}, false);

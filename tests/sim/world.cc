@@ -269,12 +269,6 @@ void World::EndProcess(Node* node, TimeNs after_ns) {
   }
 }
 
-bool World::FindsServerDead(Node* node) {
-  if (node->cache->life().IsAlive() || !Upholds(fabric::Rule::kLifeLook)) return false;
-  LoseSession(node);
-  return true;
-}
-
 // The memory server is killed, and another one is at work before nodes that are stopped continue:
 // they have their caches and do not know. Those that run know at once.
 void World::Restart() {

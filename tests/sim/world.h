@@ -153,7 +153,6 @@ class World : private daemon::NodeGate {
   void Attach(Node* node);
   void Kill(Node* node);
   void LoseSession(Node* node);
-  bool FindsServerDead(Node* node);  // the look at the life word; the session is over then
   void Forget(Node* node, NodeId slot, TimeNs after_ns);
   void EndProcess(Node* node, TimeNs after_ns);
   void AttachAgain(Node* node, TimeNs after_ns);
