@@ -28,6 +28,9 @@ struct Change {
   std::uint64_t extent = 0;  // 0: a delete
   Version version = 0;
   bool tracked = false;  // the writer may cache what it wrote
+  // The writer's own record, for its reply. 0: it has none, or finds it in its ring.
+  std::uint64_t own_sequence = 0;
+  std::uint64_t old_extent = 0;
 };
 
 class BlockingPuts {

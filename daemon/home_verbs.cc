@@ -100,6 +100,11 @@ void Home::Supersede(Change change, const std::optional<Osc::Served>& old) {
                      .counts = superseded.counts},
                     now_ns_);
   }
+  if (superseded.holders.Contains(change.from.node) &&
+      oic_.answering().Contains(change.from.node)) {
+    change.own_sequence = oic_.Issued(change.from.node);
+    change.old_extent = old && keeps_old ? old->extent : 0;
+  }
   if (blocks) {
     NudgeOwing();  // somebody waits for them
     return;
@@ -117,11 +122,12 @@ void Home::Finish(const Change& change) {
     opc_.CommitDelete(change.slot);
   }
   if (change.from.lane == fabric::kNoLane) return;  // its node is gone
-  gate_->Answer(change.from,
-                {.version = change.version,
-                 .extent_offset = change.extent,
-                 .value = {change.tracked ? 0 : fabric::kUntracked}},
-                0);
+  gate_->Answer(
+      change.from,
+      {.version = change.version,
+       .extent_offset = change.extent,
+       .value = {change.tracked ? 0 : fabric::kUntracked, change.own_sequence, change.old_extent}},
+      0);
 }
 
 // What waited behind a put that has committed.

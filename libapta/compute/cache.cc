@@ -232,7 +232,8 @@ std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std
 }
 
 // Model rule: OWN_PUT_REPLACES
-void Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent) {
+bool Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent,
+                   const OwnRecord& own) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (fabric::Upholds(fabric::Rule::kOwnPutReplaces)) {
     DropOlder(fill->key_hash_, version);
@@ -248,7 +249,20 @@ void Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std
       MayInsert(fill->key_hash_, fill.get()) && NewHeaderAt(extent) != nullptr) {
     Insert(fill->key_hash_, version, extent);
   }
+  ShardDrain& drain = *drains_[static_cast<std::size_t>(fill->shard_)];
+  const bool is_next =
+      own.sequence != 0 && own.sequence == drain.applied.load(std::memory_order_relaxed) + 1;
+  if (is_next) {
+    // Resolve acknowledges it: our fill is one that it has overtaken.
+    ApplyOne(own.sequence, {.key_hash = fill->key_hash_,
+                            .version = version,
+                            .old_extent = own.old_extent,
+                            .visible_at_ns = 0});
+    ++counters_.invalidations_applied;
+    drain.applied.store(own.sequence, std::memory_order_release);  // as in Apply
+  }
   Resolve(fill);
+  return is_next;
 }
 
 // Invariant 4.

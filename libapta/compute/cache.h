@@ -50,6 +50,12 @@ struct PinnedExtent {
   const fabric::ExtentHeader* header = nullptr;
 };
 
+// The record of a node's own put, as its reply tells it.
+struct OwnRecord {
+  std::uint64_t sequence = 0;  // 0 = the reply does not tell
+  std::uint64_t old_extent = 0;
+};
+
 class Cache {
  public:
   // `region` is mapped as long as the cache lives; `limit_bytes`: of payloads; `life`: of the
@@ -126,8 +132,10 @@ class Cache {
   std::optional<PinnedExtent> EndGet(const std::shared_ptr<Fill>& fill, std::uint64_t version,
                                      Place place, PinTable* table);
   // What the home answered to a put: nothing older is found from here on, although the node's own
-  // record of it may still be under way. `extent` 0: a delete.
-  void EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent);
+  // record of it may still be under way. `extent` 0: a delete. True: nothing came between the last
+  // record that was applied and `own`, which has been applied as well, without a look at the ring.
+  bool EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent,
+              const OwnRecord& own = {});
   // The home had nothing, or the session is over. Followers ask for themselves.
   void AbandonFill(const std::shared_ptr<Fill>& fill);
   // The follower's share of a fill that has ended; nullopt: it must ask for itself.

@@ -24,11 +24,13 @@ class Putc {
   Putc& operator=(const Putc&) = delete;
 
   int shard() const { return fill_->shard(); }
-  // REQUIRES: reply.code == 0; else just drop this. `copies`: nothing is cached in place.
-  void OnReply(const fabric::Reply& reply, bool copies) {
+  // REQUIRES: reply.code == 0; else just drop this. `copies`: nothing is cached in place. False:
+  // the node's own record of the put is in its ring, or it has none.
+  bool OnReply(const fabric::Reply& reply, bool copies) {
     const bool may_cache = (reply.value[0] & fabric::kUntracked) == 0 && !copies;
-    cache_->EndPut(std::exchange(fill_, nullptr), reply.version,
-                   may_cache ? reply.extent_offset : 0);
+    return cache_->EndPut(std::exchange(fill_, nullptr), reply.version,
+                          may_cache ? reply.extent_offset : 0,
+                          {.sequence = reply.value[1], .old_extent = reply.value[2]});
   }
 
  private:

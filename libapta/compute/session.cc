@@ -347,8 +347,8 @@ absl::StatusOr<Version> Session::Change(Putc* put, std::string_view key,
   if (reply->code != 0) return MakeError(*reply, key);
   puts_.fetch_add(1, std::memory_order_relaxed);  // a statistic
   const int shard = put->shard();
-  put->OnReply(*reply, copies_);
-  ApplyIfNeeded(shard);
+  // What has been issued since the reply can wait for the next hit, or for the agent.
+  if (!put->OnReply(*reply, copies_)) ApplyIfNeeded(shard);
   return reply->version;
 }
 

@@ -21,15 +21,16 @@ inline constexpr int kMaxNodes = 256;
 inline constexpr int kLanes = 64;
 
 enum class Op : std::uint8_t {
-  kGet = 1,   // key; argument: version that the node has a copy of, or 0 -> version, extent; the
-              // node becomes a sharer
-  kPut,       // key + payload; argument: precondition -> version, extent; the node is the sharer
-  kDelete,    // key; argument: precondition -> version
-  kStat,      // key -> version, value: payload bytes, sharers
-  kCreate,    // key; argument: payload bytes to come in place (trusted pools) -> extent
-  kCommit,    // argument: the extent of kCreate -> version, extent
-  kAbort,     // argument: the extent of kCreate
-  kRelease,   // argument: an extent that an earlier reply lent. No reply
+  kGet = 1,  // key; argument: version that the node has a copy of, or 0 -> version, extent; the
+             // node becomes a sharer
+  kPut,      // key + payload; argument: precondition -> version, extent; the node is the sharer.
+             // value[1]: the sequence of the node's own record of it (0: none), [2]: its old extent
+  kDelete,   // key; argument: precondition -> version; value as kPut
+  kStat,     // key -> version, value: payload bytes, sharers
+  kCreate,   // key; argument: payload bytes to come in place (trusted pools) -> extent
+  kCommit,   // argument: the extent of kCreate -> as kPut
+  kAbort,    // argument: the extent of kCreate
+  kRelease,  // argument: an extent that an earlier reply lent. No reply
   kRegister,  // key: function name; argument: FunctionLimits
   kReady,     // payload: result of `argument` (an invocation; 0 = none) -> the next invocation
   kUnready,   // every kReady of this node that still waits is answered with CANCELLED

@@ -13,7 +13,7 @@ namespace apta::sim {
 namespace {
 
 using Kind = Operation::Kind;
-constexpr std::size_t kNone = ~std::size_t{0};
+constexpr std::size_t kNoIndex = ~std::size_t{0};
 
 struct Point {
   std::uint64_t time, version;
@@ -62,19 +62,19 @@ class KnownWrites {
   }
 
   // A write newer than `version` (0: not found) that was acknowledged to `group` before `begin`, or
-  // kNone. The get that saw `version` ended at `end`.
+  // kNoIndex. The get that saw `version` ended at `end`.
   std::size_t Missed(std::uint64_t key, std::uint64_t version, std::uint64_t begin,
                      std::uint64_t end, std::uint32_t group = 0) const {
     const auto found = keys_.find(key);
-    if (found == keys_.end()) return kNone;
+    if (found == keys_.end()) return kNoIndex;
     if (version == 0) {
       const Point* const deleted = Before(found->second.deleted, end == kNever ? end : end + 1);
       version = deleted ? deleted->version : 0;
     }
     const auto acknowledged = found->second.acknowledged.find(group);
-    if (acknowledged == found->second.acknowledged.end()) return kNone;
+    if (acknowledged == found->second.acknowledged.end()) return kNoIndex;
     const Point* const newest = Before(acknowledged->second, begin);
-    return newest && newest->version > version ? newest->operation : kNone;
+    return newest && newest->version > version ? newest->operation : kNoIndex;
   }
 
   // Whether a put that began by `end` made this version, as far as is known.
@@ -116,7 +116,7 @@ std::optional<Violation> CheckLazy(std::span<const Operation> writes,
     }
     const std::size_t missed =
         known.Missed(get.key, get.version, get.invocation_started_ns, get.end_ns);
-    if (missed == kNone) continue;
+    if (missed == kNoIndex) continue;
     return Violation{get.key,
                      name + Text(" of an invocation started at ", get.invocation_started_ns) +
                          Text(" returned version ", get.version) +
@@ -135,7 +135,7 @@ std::optional<Violation> CheckOwnWrites(std::span<const Operation> history,
     if (get.value != 0 && get.version == 0) continue;  // who knows
     const std::size_t missed = known.Missed(get.key, get.value == 0 ? 0 : get.version, get.begin_ns,
                                             get.end_ns, process_of(get.client));
-    if (missed == kNone) continue;
+    if (missed == kNoIndex) continue;
     return Violation{get.key,
                      Text("key ", get.key) + ": a process does not read its own write: " +
                          Describe(get) + "; " + Describe(history[missed]),
@@ -150,7 +150,7 @@ std::size_t CountStale(std::span<const Operation> history) {
     if (op.kind != Kind::kGet || op.failed || op.end_ns == kNever) return false;
     if (op.value != 0 && op.version == 0) return false;  // who knows
     const std::uint64_t version = op.value == 0 ? 0 : op.version;
-    return known.Missed(op.key, version, op.begin_ns, op.end_ns) != kNone;
+    return known.Missed(op.key, version, op.begin_ns, op.end_ns) != kNoIndex;
   }));
 }
 
