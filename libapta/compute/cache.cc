@@ -36,6 +36,7 @@ Cache::Cache(const fabric::IndexView& view, fabric::Coherence mode, std::uint64_
       pins_(pins),
       bucket_(BucketsFor(limit_bytes)),
       bucket_mask_(BucketsFor(limit_bytes) - 1),
+      version_(BucketsFor(limit_bytes) * Bucket::kSlots),
       shards_(shards),
       eviction_(BucketsFor(limit_bytes) * Bucket::kSlots, limit_bytes) {
   for (int shard = 0; shard < shards; ++shard) {
@@ -121,8 +122,8 @@ void Cache::DropOlder(std::uint64_t key_hash, std::uint64_t version) {
   for (int slot = 0; slot < Bucket::kSlots; ++slot) {
     const std::uint64_t extent = bucket.word[slot].load() & ~kVisited;
     if (extent == 0 || bucket.key_hash[slot].load() != key_hash) continue;
-    // Readable by invariant 1. A newer version stays: our own put, or a later get.
-    if (VersionAt(extent) < version) EmptySlot(&bucket, slot);
+    // A newer version stays: our own put, or a later get.
+    if (version_[SlotIndex(&bucket, slot)] < version) EmptySlot(&bucket, slot);
   }
 }
 
@@ -216,7 +217,7 @@ std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std
         (!is_overtaken || !fabric::Upholds(fabric::Rule::kOvertakenFillNotCached)) &&
         MayInsert(fill->key_hash_, fill.get());
     // Invariant 3: what is not cached its callers still read, although it may be acknowledged.
-    if (!may_cache || !Insert(fill->key_hash_, version, place)) {
+    if (!may_cache || !Insert(fill->key_hash_, version, place, header->payload_bytes)) {
       if (PrivateCopy::IsPlace(place)) {
         FreeCopy(place);
       } else if (is_overtaken && pins_->WatchIfPinned(place)) {
@@ -232,9 +233,9 @@ std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std
 }
 
 // Model rule: OWN_PUT_REPLACES
-bool Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent,
-                   const OwnRecord& own) {
+bool Cache::EndPut(const std::shared_ptr<Fill>& fill, const Written& written) {
   std::lock_guard<std::mutex> lock(mutex_);
+  const std::uint64_t version = written.version;
   if (fabric::Upholds(fabric::Rule::kOwnPutReplaces)) {
     DropOlder(fill->key_hash_, version);
     for (const std::shared_ptr<Fill>& other : fills_) {
@@ -245,21 +246,21 @@ bool Cache::EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std
     }
   }
   // Not overtaken: nothing that supersedes it has been acknowledged, and it is readable.
-  if (extent != 0 && version >= fill->overtaken_by_version_ &&
-      MayInsert(fill->key_hash_, fill.get()) && NewHeaderAt(extent) != nullptr) {
-    Insert(fill->key_hash_, version, extent);
+  if (written.extent != 0 && version >= fill->overtaken_by_version_ &&
+      MayInsert(fill->key_hash_, fill.get()) && view_.IsInHeap(written.extent)) {
+    Insert(fill->key_hash_, version, written.extent, written.payload_bytes);
   }
   ShardDrain& drain = *drains_[static_cast<std::size_t>(fill->shard_)];
-  const bool is_next =
-      own.sequence != 0 && own.sequence == drain.applied.load(std::memory_order_relaxed) + 1;
+  const std::uint64_t next = drain.applied.load(std::memory_order_relaxed) + 1;
+  const bool is_next = written.own_sequence == next;
   if (is_next) {
     // Resolve acknowledges it: our fill is one that it has overtaken.
-    ApplyOne(own.sequence, {.key_hash = fill->key_hash_,
-                            .version = version,
-                            .old_extent = own.old_extent,
-                            .visible_at_ns = 0});
+    ApplyOne(next, {.key_hash = fill->key_hash_,
+                    .version = version,
+                    .old_extent = written.old_extent,
+                    .visible_at_ns = 0});
     ++counters_.invalidations_applied;
-    drain.applied.store(own.sequence, std::memory_order_release);  // as in Apply
+    drain.applied.store(next, std::memory_order_release);  // as in Apply
   }
   Resolve(fill);
   return is_next;
@@ -276,7 +277,8 @@ bool Cache::MayInsert(std::uint64_t key_hash, const Fill* own) const {
 
 void Cache::InsertCopy(std::uint64_t key_hash, std::uint64_t version, PrivateCopy::Owner copy) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (Insert(key_hash, version, copy->place())) copy.release();
+  const std::uint64_t bytes = copy->header()->payload_bytes;
+  if (Insert(key_hash, version, copy->place(), bytes)) copy.release();
 }
 
 void Cache::AbandonFill(const std::shared_ptr<Fill>& fill) {
@@ -312,9 +314,9 @@ std::uint64_t Cache::PayloadBytesAt(Place place) const {
 
 // False: it is not in the cache, and stays the caller's.
 // Model rule: NEVER_BACK
-bool Cache::Insert(std::uint64_t key_hash, std::uint64_t version, Place place) {
+bool Cache::Insert(std::uint64_t key_hash, std::uint64_t version, Place place,
+                   std::uint64_t bytes) {
   if (is_closed_) return false;
-  const std::uint64_t bytes = PayloadBytesAt(place);
   Bucket& bucket = BucketOf(key_hash);
   // The object's own slot, else an empty one, else one that nobody looked at, else any.
   int chosen = 0;
@@ -323,7 +325,8 @@ bool Cache::Insert(std::uint64_t key_hash, std::uint64_t version, Place place) {
     const std::uint64_t word = bucket.word[slot].load();
     const std::uint64_t other = word & ~kVisited;
     const bool is_same = other != 0 && bucket.key_hash[slot].load() == key_hash;
-    if (is_same && VersionAt(other) >= version) return false;  // somebody was faster
+    // Somebody was faster.
+    if (is_same && version_[SlotIndex(&bucket, slot)] >= version) return false;
     const int rank = is_same ? 0 : other == 0 ? 1 : (word & kVisited) == 0 ? 2 : 3;
     if (rank >= best_rank) continue;
     best_rank = rank;
@@ -335,6 +338,7 @@ bool Cache::Insert(std::uint64_t key_hash, std::uint64_t version, Place place) {
   }
   if (best_rank != 1) EmptySlot(&bucket, chosen);
   if (best_rank >= 2) ++counters_.evictions;
+  version_[SlotIndex(&bucket, chosen)] = version;
   bucket.key_hash[chosen].store(key_hash);
   bucket.word[chosen].store(place);
   eviction_.Insert(SlotIndex(&bucket, chosen), key_hash, bytes);

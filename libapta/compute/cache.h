@@ -50,9 +50,13 @@ struct PinnedExtent {
   const fabric::ExtentHeader* header = nullptr;
 };
 
-// The record of a node's own put, as its reply tells it.
-struct OwnRecord {
-  std::uint64_t sequence = 0;  // 0 = the reply does not tell
+// What a home has answered to a put or a delete.
+struct Written {
+  std::uint64_t version = 0;
+  std::uint64_t extent = 0;  // 0: a delete, or it is not to be cached
+  std::uint64_t payload_bytes = 0;
+  // The node's own record of it, as the reply tells it. 0: it does not.
+  std::uint64_t own_sequence = 0;
   std::uint64_t old_extent = 0;
 };
 
@@ -131,11 +135,11 @@ class Cache {
   // be handed out (in `sync`, when it was overtaken), and the get must ask again.
   std::optional<PinnedExtent> EndGet(const std::shared_ptr<Fill>& fill, std::uint64_t version,
                                      Place place, PinTable* table);
-  // What the home answered to a put: nothing older is found from here on, although the node's own
-  // record of it may still be under way. `extent` 0: a delete. True: nothing came between the last
-  // record that was applied and `own`, which has been applied as well, without a look at the ring.
-  bool EndPut(const std::shared_ptr<Fill>& fill, std::uint64_t version, std::uint64_t extent,
-              const OwnRecord& own = {});
+  // Nothing older is found from here on, although the node's own record may still be under way.
+  // True: nothing came between the last record that was applied and the own one, which has been
+  // applied as well, without a look at the ring. Reads nothing of the heap: its lines are the
+  // home's, which has just written them.
+  bool EndPut(const std::shared_ptr<Fill>& fill, const Written& written);
   // The home had nothing, or the session is over. Followers ask for themselves.
   void AbandonFill(const std::shared_ptr<Fill>& fill);
   // The follower's share of a fill that has ended; nullopt: it must ask for itself.
@@ -196,7 +200,7 @@ class Cache {
   bool MayInsert(std::uint64_t key_hash, const Fill* own) const;
   void DropAll(int shard, std::uint64_t first);
   void Acknowledge(int shard);
-  bool Insert(std::uint64_t key_hash, std::uint64_t version, Place place);
+  bool Insert(std::uint64_t key_hash, std::uint64_t version, Place place, std::uint64_t bytes);
   std::uint32_t SlotIndex(const Bucket* bucket, int slot) const {
     return static_cast<std::uint32_t>((bucket - &bucket_[0]) * Bucket::kSlots + slot);
   }
@@ -216,6 +220,7 @@ class Cache {
   PinDomain* const pins_;
   fabric::LazyArray<Bucket> bucket_;  // zero = empty; its pages cost nothing until they are used
   const std::uint64_t bucket_mask_;
+  fabric::LazyArray<std::uint64_t> version_;  // by slot; under the lock
 
   std::array<std::optional<ShardDrain>, fabric::kMaxShards> drains_;
   const int shards_;

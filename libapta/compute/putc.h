@@ -26,11 +26,14 @@ class Putc {
   int shard() const { return fill_->shard(); }
   // REQUIRES: reply.code == 0; else just drop this. `copies`: nothing is cached in place. False:
   // the node's own record of the put is in its ring, or it has none.
-  bool OnReply(const fabric::Reply& reply, bool copies) {
+  bool OnReply(const fabric::Reply& reply, std::uint64_t payload_bytes, bool copies) {
     const bool may_cache = (reply.value[0] & fabric::kUntracked) == 0 && !copies;
-    return cache_->EndPut(std::exchange(fill_, nullptr), reply.version,
-                          may_cache ? reply.extent_offset : 0,
-                          {.sequence = reply.value[1], .old_extent = reply.value[2]});
+    return cache_->EndPut(std::exchange(fill_, nullptr),
+                          {.version = reply.version,
+                           .extent = may_cache ? reply.extent_offset : 0,
+                           .payload_bytes = payload_bytes,
+                           .own_sequence = reply.value[1],
+                           .old_extent = reply.value[2]});
   }
 
  private:

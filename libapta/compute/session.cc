@@ -341,21 +341,21 @@ Getc::Step Session::ReadHeap(Getc* get) {
 // ---------------------------------------------------------------------------------------------
 // PUTC
 
-absl::StatusOr<Version> Session::Change(Putc* put, std::string_view key,
+absl::StatusOr<Version> Session::Change(Putc* put, std::string_view key, std::size_t bytes,
                                         const absl::StatusOr<Reply>& reply) {
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return MakeError(*reply, key);
   puts_.fetch_add(1, std::memory_order_relaxed);  // a statistic
   const int shard = put->shard();
   // What has been issued since the reply can wait for the next hit, or for the agent.
-  if (!put->OnReply(*reply, copies_)) ApplyIfNeeded(shard);
+  if (!put->OnReply(*reply, bytes, copies_)) ApplyIfNeeded(shard);
   return reply->version;
 }
 
 absl::StatusOr<Version> Session::Put(std::string_view key, BytesView value,
                                      std::uint64_t if_version) {
   Putc put(cache_.get(), fabric::KeyHash(key));
-  return Change(&put, key,
+  return Change(&put, key, value.size(),
                 AskRoomy(put.shard(), {.op = Op::kPut,
                                        .key = key,
                                        .payload = value,
@@ -365,7 +365,7 @@ absl::StatusOr<Version> Session::Put(std::string_view key, BytesView value,
 
 absl::StatusOr<Version> Session::Delete(std::string_view key, std::uint64_t if_version) {
   Putc put(cache_.get(), fabric::KeyHash(key));
-  return Change(&put, key,
+  return Change(&put, key, 0,
                 Ask(put.shard(), {.op = Op::kDelete,
                                   .key = key,
                                   .payload = {},
@@ -400,7 +400,7 @@ absl::Span<std::byte> Session::PayloadOf(std::uint64_t extent) {
 absl::StatusOr<Version> Session::CommitDraft(std::string_view key, std::uint64_t extent) {
   Putc put(cache_.get(), fabric::KeyHash(key));
   return Change(
-      &put, key,
+      &put, key, PayloadOf(extent).size(),
       Ask(put.shard(),
           {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_}));
 }

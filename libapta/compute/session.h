@@ -134,7 +134,7 @@ class Session {
   Getc::Step ReadHeap(Getc* get);
   absl::StatusOr<fabric::Reply> AskRoomy(int shard, const Question& question);
   void ApplyIfNeeded(int shard);
-  absl::StatusOr<Version> Change(Putc* put, std::string_view key,
+  absl::StatusOr<Version> Change(Putc* put, std::string_view key, std::size_t bytes,
                                  const absl::StatusOr<fabric::Reply>& reply);
 
   absl::Status Push(int shard, int lane, std::uint32_t request_id, const Question& question);

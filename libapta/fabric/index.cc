@@ -59,10 +59,7 @@ const ExtentHeader* IndexView::HeaderAt(std::uint64_t extent_offset) const {
 }
 
 std::optional<ExtentHeader> IndexView::CheckedHeaderAt(std::uint64_t extent_offset) const {
-  if (extent_offset < heap_offset_ || extent_offset % kCacheLineBytes != 0 ||
-      extent_offset > region_bytes_ - kCacheLineBytes) {
-    return std::nullopt;
-  }
+  if (!IsInHeap(extent_offset)) return std::nullopt;
   // Word by word through volatile: read once, so that what was checked is what is used.
   ExtentHeader header;
   const auto* words = reinterpret_cast<const volatile std::uint64_t*>(region_ + extent_offset);

@@ -69,6 +69,10 @@ class IndexView {
   // The header at an offset, or nullptr when the offset, or the key and payload that the header
   // claims, do not lie in the heap. For registered readers and the writer.
   const ExtentHeader* HeaderAt(std::uint64_t extent_offset) const;
+  bool IsInHeap(std::uint64_t extent_offset) const {
+    return extent_offset >= heap_offset_ && extent_offset <= region_bytes_ - kCacheLineBytes &&
+           extent_offset % kCacheLineBytes == 0;
+  }
   // For those who have checked it, and know that nobody has written to it since.
   const ExtentHeader* UncheckedHeaderAt(std::uint64_t extent_offset) const {
     return reinterpret_cast<const ExtentHeader*>(region_ + extent_offset);

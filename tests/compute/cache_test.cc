@@ -217,9 +217,9 @@ TEST_F(CacheTest, APutReplacesItsOwnEntryAndAnOlderOneNeverReplacesANewer) {
   Fill("key", 5, MakeExtent("key", 5))->pin->Drop();
   const auto put = cache_->BeginPut(fabric::KeyHash("key"));
   const auto slow_put = cache_->BeginPut(fabric::KeyHash("key"));
-  cache_->EndPut(put, 7, MakeExtent("key", 7));
+  cache_->EndPut(put, {.version = 7, .extent = MakeExtent("key", 7)});
   EXPECT_EQ(Cached("key"), 7u);
-  cache_->EndPut(slow_put, 6, MakeExtent("key", 6));
+  cache_->EndPut(slow_put, {.version = 6, .extent = MakeExtent("key", 6)});
   EXPECT_EQ(Cached("key"), 7u);
   EXPECT_EQ(cache_->counters().objects, 1u);
 }
@@ -271,7 +271,9 @@ TEST_F(CacheTest, AMarkAcknowledgesNothingThatAFillMayStillBring) {
 TEST_F(CacheTest, APutThatIsTooLargeToCacheStillReplacesItsOwnEntry) {
   Fill("key", 5, MakeExtent("key", 5))->pin->Drop();
   const auto put = cache_->BeginPut(fabric::KeyHash("key"));
-  cache_->EndPut(put, 7, MakeExtent("key", 7, kLimitBytes + 1));
+  cache_->EndPut(put, {.version = 7,
+                       .extent = MakeExtent("key", 7, kLimitBytes + 1),
+                       .payload_bytes = kLimitBytes + 1});
   EXPECT_EQ(Cached("key"), 0u);
   EXPECT_EQ(cache_->counters().bytes, 0u);
 }
@@ -282,7 +284,7 @@ TEST_F(CacheTest, ADeleteRemovesItsOwnEntryAndOvertakesOlderFills) {
   Fill("key", 5, old_extent)->pin->Drop();
   const auto erase = cache_->BeginPut(fabric::KeyHash("key"));
   const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash("key"));
-  cache_->EndPut(erase, 7, 0);
+  cache_->EndPut(erase, {.version = 7});
   EXPECT_EQ(Cached("key"), 0u);
   EXPECT_FALSE(erase->was_overtaken());
   cache_->EndGet(miss.fill, 5, old_extent, Table())->pin->Drop();
@@ -295,7 +297,7 @@ TEST_F(CacheTest, ADeleteRemovesItsOwnEntryAndOvertakesOlderFills) {
 TEST_F(CacheTest, AFillThatAnOwnPutHasOvertakenStillAnswersForLaterRecords) {
   const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash("key"));
   const auto put = cache_->BeginPut(fabric::KeyHash("key"));
-  cache_->EndPut(put, 7, MakeExtent("key", 7));
+  cache_->EndPut(put, {.version = 7, .extent = MakeExtent("key", 7)});
   Invalidate("another", 1, 0);
   cache_->Apply(0, 0);
   EXPECT_EQ(Acknowledged(), 1u);

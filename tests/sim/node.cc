@@ -336,13 +336,13 @@ void World::BeginPut(Node* node, Thread* thread, Operation::Kind kind) {
   history_.push_back(record);
   is_void_.push_back(false);
   thread->put = std::make_unique<Putc>(node->cache.get(), key_hash_[thread->key_index]);
-  thread->on_reply = [this, node, thread](const Reply& reply) {
+  thread->on_reply = [this, node, thread, bytes = payload.size()](const Reply& reply) {
     Operation& done = history_[thread->record];
     done.end_ns = now_ns_;
     if (reply.code == 0) {
       done.version = reply.version;
       if (Upholds(fabric::Rule::kOwnPutReplaces) || done.kind != Operation::Kind::kDelete) {
-        thread->put->OnReply(reply, profile_.copies);
+        thread->put->OnReply(reply, bytes, profile_.copies);
       }
     } else if (reply.reason == fabric::Reason::kVersionMoved ||
                reply.reason == fabric::Reason::kNoSuchObject) {
