@@ -206,9 +206,7 @@ void StrictLook(benchmark::State& state) {
   }
   (void)strict[0].Put(kKey, kValue), (void)lazy[0].Put(kKey, kValue);
   const auto batch = [&](Client* client) {
-    while (client->stats().hits == 0) {  // the first ones may miss
-      if (!client->Get(kKey).ok()) Die(absl::NotFoundError(kKey));
-    }
+    if (!GetUntilHit(client, kKey)) Die(absl::NotFoundError(kKey));
     const std::uint64_t hits = client->stats().hits;
     const auto began = Clock::now();
     for (int i = 0; i < kBatch; ++i) {

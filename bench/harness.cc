@@ -17,6 +17,8 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "measure.h"
+
 extern char** environ;
 
 namespace apta::bench {
@@ -195,6 +197,15 @@ Client Connect(ClientOptions options) {
   absl::StatusOr<Client> client = Client::Connect(options);
   if (!client.ok()) Die(client.status());
   return *std::move(client);
+}
+
+bool GetUntilHit(Client* client, std::string_view key) {
+  for (const auto began = Clock::now(); NsSince(began) < 10e9;) {
+    const std::uint64_t hits = client->stats().hits;
+    if (!client->Get(key).ok()) return false;
+    if (client->stats().hits > hits) return true;
+  }
+  return false;
 }
 
 PoolInfo PoolOf(const Client& client, std::string_view pool) {

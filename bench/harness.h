@@ -93,6 +93,9 @@ int RunServer(const std::vector<std::string>& words);
 std::uint64_t MappedBytes(pid_t pid, std::string_view field, std::string_view path);
 
 Client Connect(ClientOptions options);
+// Gets until it is a hit: a small object that is read while its home sleeps is cached a little
+// later. False: a get failed, or none was a hit within 10 s.
+bool GetUntilHit(Client* client, std::string_view key);
 inline Client Connect(const std::string& socket, const std::string& node, const std::string& pool,
                       std::size_t cache_bytes = 256 << 20) {
   return Connect({.socket = socket, .pool = pool, .node = node, .cache_bytes = cache_bytes});
