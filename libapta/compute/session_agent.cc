@@ -54,10 +54,16 @@ bool Session::FetchWanted() {
     std::lock_guard<std::mutex> lock(wanted_mutex_);
     keys.swap(wanted_);
   }
+  PinTable* const table = pins_->ThreadTable();
   for (const std::string& key : keys) {
+    const std::uint64_t key_hash = fabric::KeyHash(key);
+    if (const auto cached = cache_->Lookup(key_hash, key, table)) {  // somebody did meanwhile
+      cached->pin->Drop();
+      continue;
+    }
     // What fails somebody will get again; a home that does not answer is left alone.
-    const absl::StatusOr<Object> object = GetMissed(fabric::KeyHash(key), key, pins_->ThreadTable(),
-                                                    /*home_sleeps=*/false, kPatienceNs);
+    const absl::StatusOr<Object> object =
+        GetMissed(key_hash, key, table, /*home_sleeps=*/false, kPatienceNs);
     if (absl::IsDeadlineExceeded(object.status())) break;
   }
   return !keys.empty();
