@@ -265,7 +265,8 @@ void ExpectMuchHappened(const History& history, std::size_t operations) {
   const std::size_t found = Count(history, [](const Operation& operation) {
     return operation.kind == Kind::kGet && operation.value != 0;
   });
-  EXPECT_GE(history.operations.size(), operations);
+  // Of calls that a fenced node's session refused nothing is recorded.
+  EXPECT_GE(history.operations.size(), operations / 2);
   EXPECT_GE(found, operations / 4);
   EXPECT_GE(returned(Kind::kGet, false) - found, operations / 1000) << "gets that found nothing";
   EXPECT_GE(returned(Kind::kPut, false), operations / 8);
