@@ -37,7 +37,8 @@ class Node {
   bool Fill(std::uint64_t n) {
     const Cache::Miss miss = cache_->BeginGet(heap_.hash(n));
     if (!miss.leads) return false;
-    const auto pinned = cache_->EndGet(miss.fill, n % kObjects + 1, heap_.extent(n), Table());
+    const auto pinned =
+        cache_->EndGet(miss.fill, n % kObjects + 1, heap_.extent(n), Table()).pinned;
     if (pinned) pinned->pin->Drop();
     return pinned.has_value();
   }

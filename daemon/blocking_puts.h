@@ -27,9 +27,8 @@ struct Change {
   fabric::IndexSlot* slot = nullptr;
   std::uint64_t extent = 0;  // 0: a delete
   Version version = 0;
-  bool tracked = false;  // the writer may cache what it wrote
-  // The writer's own record, for its reply. 0: it has none, or finds it in its ring.
-  std::uint64_t own_sequence = 0;
+  bool tracked = false;            // the writer may cache what it wrote
+  std::uint64_t own_sequence = 0;  // of the writer's own record; 0 = none
   std::uint64_t old_extent = 0;
 };
 

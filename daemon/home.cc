@@ -198,9 +198,8 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
   return false;
 }
 
-int Home::Poll(TimeNs now_ns) {
+int Home::AdvanceUploads(TimeNs now_ns) {
   int done = 0;
-  now_ns_ = now_ns;
   for (std::size_t i = 0; i < uploads_.size();) {
     const std::uint64_t before = uploads_[i].drained_bytes;
     Upload upload = uploads_[i];
@@ -216,8 +215,14 @@ int Home::Poll(TimeNs now_ns) {
     EndUpload(upload, now_ns);
     ++done;
   }
+  return done;
+}
+
+int Home::Poll(TimeNs now_ns) {
+  now_ns_ = now_ns;
+  int done = uploads_.empty() ? 0 : AdvanceUploads(now_ns);
   done += oic_.Poll(now_ns);
-  RunDeferred();
+  if (blocking_) RunDeferred();
   if (now_ns >= next_check_ns_) CheckDebts();
   if (executor_) done += executor_->Poll(now_ns);
   if (!forgetting_.empty()) {
@@ -230,9 +235,12 @@ int Home::Poll(TimeNs now_ns) {
     }
     ++done;
   }
-  // Relaxed: a statistic that other threads read.
-  share_->held_bytes.store(oic_.held_bytes(), std::memory_order_relaxed);
-  if (oic_.held_bytes() > opc_.capacity_bytes() / 8) NudgeOwing();
+  if (const std::uint64_t held_bytes = oic_.held_bytes(); held_bytes != told_held_bytes_) {
+    told_held_bytes_ = held_bytes;
+    // Relaxed: a statistic that other threads read.
+    share_->held_bytes.store(held_bytes, std::memory_order_relaxed);
+    if (held_bytes > opc_.capacity_bytes() / 8) NudgeOwing();
+  }
   return done;
 }
 
@@ -273,16 +281,23 @@ void Home::OnAcknowledged(const RoundSpec& round) {
   if (const auto change = blocking_->Take(round.key_hash, round.version)) Finish(*change);
 }
 
-// Asks nodes that have been silent for a while, and fences those that stay so.
+// Asks nodes that have been silent for a while, and fences those that stay so. All are judged
+// before the first is fenced: puts that waited for it commit, and give the others new debts.
 void Home::CheckDebts() {
   next_check_ns_ = now_ns_ + std::clamp(ack_deadline_ns_ / 16, kMinCheckNs, kMaxCheckNs);
-  const NodeSet nodes = oic_.answering();  // a copy: fencing changes it
-  if (oic_.open_rounds() > 0 || !oic_.owing().empty()) {
-    nodes.ForEach([&](NodeId node) { CheckDebt(node); });
+  if (oic_.open_rounds() == 0 && oic_.owing().empty()) return;
+  std::vector<std::pair<NodeId, FenceReason>> overdue;
+  oic_.answering().ForEach([&](NodeId node) {
+    if (const auto reason = CheckDebt(node)) overdue.emplace_back(node, *reason);
+  });
+  for (const auto& [node, reason] : overdue) {
+    FenceNode(node);
+    gate_->Fence(node, reason);
   }
 }
 
-void Home::CheckDebt(NodeId node) {
+// Why the node is to be fenced, if it is.
+std::optional<FenceReason> Home::CheckDebt(NodeId node) {
   Node& state = node_[node];
   const bool owes = oic_.owing().Contains(node);
   const TimeNs silent_ns = owes ? now_ns_ - std::min(now_ns_, oic_.OwingSince(node)) : 0;
@@ -297,14 +312,12 @@ void Home::CheckDebt(NodeId node) {
   }
   const bool is_over_quota =
       state.over_quota_since_ns != 0 && now_ns_ - state.over_quota_since_ns >= kQuotaGraceNs;
-  if (silent_ns < ack_deadline_ns_ && !is_over_quota) return;
-  const FenceReason reason{.outstanding = oic_.Outstanding(node),
-                           .silent_ns = silent_ns,
-                           .held_bytes = held_bytes,
-                           .allowed_silent_ns = ack_deadline_ns_,
-                           .allowed_bytes = quota_bytes_};
-  FenceNode(node);
-  gate_->Fence(node, reason);
+  if (silent_ns < ack_deadline_ns_ && !is_over_quota) return std::nullopt;
+  return FenceReason{.outstanding = oic_.Outstanding(node),
+                     .silent_ns = silent_ns,
+                     .held_bytes = held_bytes,
+                     .allowed_silent_ns = ack_deadline_ns_,
+                     .allowed_bytes = quota_bytes_};
 }
 
 TimeNs Home::next_deadline_ns() const {

@@ -162,6 +162,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void BeginUpload(const scheduler::Waiter& from, const Request& request, std::uint64_t key_hash,
                    std::string_view key, TimeNs now_ns);
   static std::uint64_t StagingStart(const Request& request);
+  int AdvanceUploads(TimeNs now_ns);
   bool AdvanceUpload(Upload* upload);  // true: the body is whole
   void EndUpload(const Upload& upload, TimeNs now_ns);
   void CommitPut(const scheduler::Waiter& from, std::uint64_t key_hash, std::uint64_t extent,
@@ -176,7 +177,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void EvictCold(std::uint64_t served_key_hash);
   void Ask(NodeId node);  // once for what it owes this home now
   void CheckDebts();
-  void CheckDebt(NodeId node);
+  std::optional<FenceReason> CheckDebt(NodeId node);
   void EndRequestsOf(NodeId node);
   void Fail(const scheduler::Waiter& to, absl::StatusCode code, fabric::Reason reason,
             std::uint64_t value0 = 0, std::uint64_t value1 = 0, std::uint64_t value2 = 0);
@@ -213,8 +214,9 @@ class Home final : private RoundObserver, private scheduler::Environment {
   const fabric::Coherence coherence_;
   const TimeNs ack_deadline_ns_;
   const std::uint64_t quota_bytes_;
-  TimeNs now_ns_ = 0;         // of the step that is being done
-  TimeNs next_check_ns_ = 0;  // of debts
+  TimeNs now_ns_ = 0;                  // of the step that is being done
+  TimeNs next_check_ns_ = 0;           // of debts
+  std::uint64_t told_held_bytes_ = 0;  // what share_ says
   std::array<Node, fabric::kMaxNodes> node_;
   std::vector<Upload> uploads_;
   struct Forgetting {

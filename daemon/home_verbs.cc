@@ -122,11 +122,14 @@ void Home::Finish(const Change& change) {
     opc_.CommitDelete(change.slot);
   }
   if (change.from.lane == fabric::kNoLane) return;  // its node is gone
+  const std::uint64_t issued = oic_.Issued(change.from.node);
+  const bool own_is_last = change.own_sequence != 0 && change.own_sequence == issued;
   gate_->Answer(
       change.from,
       {.version = change.version,
        .extent_offset = change.extent,
-       .value = {change.tracked ? 0 : fabric::kUntracked, change.own_sequence, change.old_extent}},
+       .value = {(change.tracked ? 0 : fabric::kUntracked) | (own_is_last ? fabric::kOwnRecord : 0),
+                 issued, change.old_extent}},
       0);
 }
 

@@ -27,6 +27,39 @@ constexpr std::uint64_t BucketSize(int bucket) {
 }
 static_assert(BucketSize(kBuckets - 1) == ObjectManager::kMaxSlabExtentBytes);
 
+// Each bucket's size, and 2^32 by its granules, rounded up: a division that an extent's release
+// would pay for is a multiplication.
+struct BucketScale {
+  std::uint32_t bytes;
+  std::uint32_t inverse;
+};
+constexpr std::array<BucketScale, kBuckets> kScale = [] {
+  std::array<BucketScale, kBuckets> scale{};
+  for (int bucket = 0; bucket < kBuckets; ++bucket) {
+    const std::uint64_t granules = BucketSize(bucket) / kGranuleBytes;
+    // A granule's inverse is 2^32 itself, and has no place here: one less is exact as well.
+    scale[static_cast<std::size_t>(bucket)] = {
+        static_cast<std::uint32_t>(BucketSize(bucket)),
+        static_cast<std::uint32_t>(
+            std::min<std::uint64_t>(((std::uint64_t{1} << 32) + granules - 1) / granules, ~0u))};
+  }
+  return scale;
+}();
+// Which extent of a slab begins at or before this byte.
+constexpr std::uint64_t IndexInSlab(std::uint64_t in_slab_bytes, int bucket) {
+  // + 1: between two multiples, so that no rounding of the inverse matters.
+  const std::uint64_t twice = 2 * (in_slab_bytes / kGranuleBytes) + 1;
+  return twice * kScale[static_cast<std::size_t>(bucket)].inverse >> 33;
+}
+static_assert([] {
+  for (int bucket = 0; bucket < kBuckets; ++bucket) {
+    for (std::uint64_t at = 0; at < ObjectManager::kSlabBytes; at += kGranuleBytes) {
+      if (IndexInSlab(at, bucket) != at / BucketSize(bucket)) return false;
+    }
+  }
+  return true;
+}());
+
 constexpr int BucketOf(std::uint64_t bytes) {
   if (bytes <= 256) return static_cast<int>((bytes + kGranuleBytes - 1) / kGranuleBytes) - 1;
   const int doubling = static_cast<int>(std::bit_width((bytes - 1) / 256)) - 1;
@@ -225,34 +258,37 @@ struct ObjectManager::State {
     if (page[first].live == 0) --empty_slabs;
     if (++page[first].live == SlabCapacity(bucket)) Unlink(&head, first);
     const std::uint64_t index = word * 64 + static_cast<std::uint64_t>(bit);
-    return OffsetOf(first) + index * BucketSize(bucket);
+    return OffsetOf(first) + index * kScale[static_cast<std::size_t>(bucket)].bytes;
   }
 
-  // What lives at an offset: the first page of its run or slab, and its size; 0 bytes = nothing.
+  // What lives at an offset: the first page of its run or slab, its number there, and its size;
+  // 0 bytes = nothing.
   struct Live {
     std::uint32_t first;
+    std::uint32_t index;
     std::uint64_t bytes;
   };
   Live LiveAt(std::uint64_t offset) const {
-    if (offset < begin || offset >= OffsetOf(0) + page_count * kPage) return {0, 0};
+    if (offset < begin || offset >= OffsetOf(0) + page_count * kPage) return {};
     const std::uint32_t own = PageOf(offset);
     if (page[own].kind == kRun && offset == OffsetOf(own)) {
-      return {own, page[own].run_pages * kPage};
+      return {own, 0, page[own].run_pages * kPage};
     }
     const std::uint32_t first = SlabOf(offset);
-    if (page[first].kind != kSlab) return {0, 0};
-    const std::uint64_t bytes = BucketSize(page[first].bucket);
+    if (page[first].kind != kSlab) return {};
+    const int bucket = page[first].bucket;
+    const std::uint64_t bytes = kScale[static_cast<std::size_t>(bucket)].bytes;
     const std::uint64_t in_slab = offset - OffsetOf(first);
-    const std::uint64_t index = in_slab / bytes;
+    const std::uint64_t index = IndexInSlab(in_slab, bucket);
     const bool is_used = (slab[first / kSlabPages].used[index / 64] >> (index % 64) & 1) != 0;
-    return in_slab % bytes == 0 && is_used ? Live{first, bytes} : Live{0, 0};
+    if (index * bytes != in_slab || !is_used) return {};
+    return {first, static_cast<std::uint32_t>(index), bytes};
   }
 
   // REQUIRES: a live extent of this slab.
-  void GiveToSlab(std::uint64_t offset, std::uint32_t first) {
+  void GiveToSlab(std::uint32_t first, std::uint32_t index) {
     Page& p = page[first];
     const int bucket = p.bucket;
-    const std::uint64_t index = (offset - OffsetOf(first)) / BucketSize(bucket);
     slab[first / kSlabPages].used[index / 64] &= ~(std::uint64_t{1} << (index % 64));
     std::uint32_t& head = partial[static_cast<std::size_t>(bucket)];
     if (p.live-- == SlabCapacity(bucket)) Link(&head, first);
@@ -331,7 +367,7 @@ bool ObjectManager::Free(std::uint64_t offset) {
   const State::Live live = state.LiveAt(offset);
   if (live.bytes == 0) return false;
   if (state.page[live.first].kind == State::kSlab) {
-    state.GiveToSlab(offset, live.first);
+    state.GiveToSlab(live.first, live.index);
   } else {
     state.GiveRun(live.first);
   }

@@ -85,7 +85,9 @@ Oic::RoundIndex Oic::NewRound() {
 void Oic::IssueRound(const RoundSpec& spec, TimeNs now_ns) {
   const RoundIndex index = NewRound();
   Round& round = round_[index];
-  round = {.spec = spec, .live = true};
+  round.spec = spec;
+  round.live = true;
+  round.holding = NodeSet();
   round.waiting = spec.holders;
   round.waiting.Keep(answering_);
   round.quarantined = spec.holders;
@@ -126,7 +128,7 @@ void Oic::IssueTo(NodeId node, RoundIndex index, TimeNs now_ns) {
   }
 }
 
-int Oic::Poll(TimeNs now_ns) {
+int Oic::PollNodes(TimeNs now_ns) {
   int moved = 0;
   owing_.ForEach([&](NodeId node) {
     const std::uint64_t word = gate_->Acknowledged(node);

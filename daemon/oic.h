@@ -93,7 +93,9 @@ class Oic {
   // Looks for new acknowledgements of the nodes that owe some, and at rounds that wait for hold
   // tables; returns how many rounds moved on. Costs one load per owing node and one per node that
   // holds something.
-  int Poll(fabric::TimeNs now_ns);
+  int Poll(fabric::TimeNs now_ns) {
+    return owing_.empty() && holding_.empty() && to_sweep_ == 0 ? 0 : PollNodes(now_ns);
+  }
   static constexpr fabric::TimeNs kLookIntervalNs = 1'000'000;
 
   std::uint64_t Issued(NodeId node) const { return node_[node].issued; }
@@ -129,7 +131,7 @@ class Oic {
     NodeSet holding;      // have, but list the extent in their hold table
     NodeSet quarantined;  // were fenced before they let go
     bool live = false;
-    bool in_held_list = false;
+    bool in_held_list = false;  // false in every round that is not live
     RoundIndex next_free = kNoRound;
   };
 
@@ -149,6 +151,7 @@ class Oic {
     std::uint64_t holding_rounds = 0;
   };
 
+  int PollNodes(fabric::TimeNs now_ns);
   void IssueTo(NodeId node, RoundIndex index, fabric::TimeNs now_ns);
   void OwesNothing(NodeId node);
   int Acknowledge(NodeId node, std::uint64_t sequence, fabric::TimeNs now_ns);

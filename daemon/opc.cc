@@ -38,13 +38,12 @@ void Opc::Fill(std::uint64_t payload, std::uint64_t payload_position, const void
 }
 
 bool Opc::Release(std::uint64_t extent) {
-  if (share_->objects.LiveBytes(extent) == 0) return false;
-  // Invariant 2, also when the memory is cut into other extents than before: what is written into
-  // the middle of this one does not touch its header, and its readers look at nothing else. An
-  // exchange, because those writes may not move above it.
+  if (!share_->objects.Free(extent)) return false;
+  // Invariant 2; nothing is allocated between. It holds also when the memory is cut into other
+  // extents than before: what is written into the middle of this one does not touch its header, and
+  // its readers look at nothing else. An exchange, because those writes may not move above it.
   std::atomic_ref<std::uint64_t>(mutable_header(extent)->version)
       .exchange(0, std::memory_order_acq_rel);
-  share_->objects.Free(extent);
   share_->used_bytes.store(share_->objects.used_bytes(), std::memory_order_relaxed);
   return true;
 }

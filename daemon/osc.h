@@ -25,13 +25,12 @@ class Osc {
   Osc(Pool* pool, int shard) : share_(&pool->share(shard)) {}
 
   std::optional<Served> Translate(std::uint64_t key_hash, std::string_view key) const {
-    fabric::IndexSlot* slot = share_->index.FindWritable(key_hash, key);
+    fabric::ExtentHeader header;
+    fabric::IndexSlot* slot = share_->index.FindWritable(key_hash, key, &header);
     if (slot == nullptr) return std::nullopt;
     // Relaxed: this home is the slot's only writer.
     const std::uint64_t extent = fabric::SlotExtentOffset(slot->load(std::memory_order_relaxed));
-    const std::optional<fabric::ExtentHeader> header = share_->index.view().CheckedHeaderAt(extent);
-    if (!header) return std::nullopt;
-    return Served{slot, extent, header->version, header->payload_bytes};
+    return Served{slot, extent, header.version, header.payload_bytes};
   }
 
  private:

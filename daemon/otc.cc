@@ -120,7 +120,7 @@ Otc::Superseded Otc::Replace(Entry* entry, const NodeSet& sharers, NodeId writer
   }
   entry->rounds += superseded.counts ? 1 : 0;
   entry->visited = true;
-  SetSharers(entry, sharers);
+  if (entry->sharers != sharers) SetSharers(entry, sharers);
   EraseIfIdle(entry);
   return superseded;
 }

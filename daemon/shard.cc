@@ -128,9 +128,12 @@ int Shard::PollOnce() {
     now_ns_ = fabric::RealClock::ReadNow();
   }
   int done = mailbox_.Run();
-  for (const NodeId node : attached_) done += PollNode(node, &*node_[node]);
+  for (const NodeId node : attached_) {
+    NodeState& state = *node_[node];
+    if (state.requests.Peek() != nullptr) done += PollNode(node, &state);
+  }
   for (const auto& home : homes_) done += home->Poll(now_ns_);
-  WakeAnswered();
+  if (!answered_.empty()) WakeAnswered();
   return done;
 }
 

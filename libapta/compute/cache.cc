@@ -30,6 +30,7 @@ Cache::Cache(const fabric::IndexView& view, fabric::Coherence mode, std::uint64_
       mode_(mode),
       limit_bytes_(limit_bytes),
       emulates_link_(emulates_link),
+      notes_puts_(mode == fabric::Coherence::kSync || emulates_link),
       life_(life),
       clients_write_(clients_write),
       holds_(port->holds()),
@@ -87,9 +88,13 @@ void Cache::ApplyAll(fabric::TimeNs now_ns) {
   for (int shard = 0; shard < shards_; ++shard) Apply(shard, now_ns);
 }
 
-// Model rule: FENCED_WORD
 void Cache::Apply(int shard, fabric::TimeNs now_ns) {
   std::lock_guard<std::mutex> lock(mutex_);
+  ApplyIssued(shard, now_ns);
+}
+
+// Model rule: FENCED_WORD
+void Cache::ApplyIssued(int shard, fabric::TimeNs now_ns) {
   ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
   std::uint64_t applied = drain.applied.load(std::memory_order_relaxed);  // ours: under the lock
   const std::uint64_t issued = drain.ring.Issued();
@@ -130,13 +135,10 @@ void Cache::DropOlder(std::uint64_t key_hash, std::uint64_t version) {
 // Model rule: APPLY_RECORD
 void Cache::ApplyOne(std::uint64_t sequence, const Invalidation& invalidation) {
   DropOlder(invalidation.key_hash, invalidation.version);
-  for (const std::shared_ptr<Fill>& fill : fills_) {
+  for (Fill* fill : fills_) {
     if (fill->key_hash_ == invalidation.key_hash) fill->Overtake(invalidation.version, sequence);
   }
-  // The object may have left the cache long ago and still be read.
-  if (invalidation.old_extent != 0 && pins_->WatchIfPinned(invalidation.old_extent)) {
-    Hold(invalidation.old_extent);
-  }
+  if (invalidation.old_extent != 0) HoldIfPinned(invalidation.old_extent);
 }
 
 // The ring has overflowed: from `first` on, not everything has a record that we could look at. Any
@@ -149,7 +151,7 @@ void Cache::DropAll(int shard, std::uint64_t first) {
       if ((bucket_[b].word[slot].load() & ~kVisited) != 0) EmptySlot(&bucket_[b], slot);
     }
   }
-  for (const std::shared_ptr<Fill>& fill : fills_) {
+  for (Fill* fill : fills_) {
     if (fill->shard_ != shard) continue;
     fill->Overtake(~std::uint64_t{0}, first);  // by what, nobody knows
   }
@@ -163,8 +165,8 @@ void Cache::DropAll(int shard, std::uint64_t first) {
 void Cache::Acknowledge(int shard) {
   ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
   std::uint64_t sequence = drain.applied.load(std::memory_order_relaxed);  // under the lock
-  for (const std::shared_ptr<Fill>& fill : fills_) {
-    if (fill->shard_ != shard || !fill->delays_acknowledgement_) continue;
+  for (Fill* fill : fills_) {
+    if (fill->shard_ != shard || mode_ == fabric::Coherence::kSync) continue;
     if (!fabric::Upholds(fabric::Rule::kFillDelaysAck)) continue;
     sequence = std::min(sequence, fill->overtaken_at_sequence_ - 1);
   }
@@ -179,124 +181,165 @@ void Cache::Acknowledge(int shard) {
 // Model rule: SYNC_OWN_PUT_NOT_FOLLOWED, FOLLOW_NOT_OVERTAKEN
 Cache::Miss Cache::BeginGet(std::uint64_t key_hash) {
   std::lock_guard<std::mutex> lock(mutex_);
-  for (const std::shared_ptr<Fill>& fill : fills_) {
-    if (fill->key_hash_ != key_hash || !fill->is_get_ || fill->overtaken_by_version_ != 0) continue;
-    if (!MayInsert(key_hash, nullptr)) break;  // invariant 4: a put of ours may have overtaken it
+  for (Fill* fill : fills_) {
+    if (fill->key_hash_ != key_hash || fill->overtaken_by_version_ != 0) continue;
+    if (!MayInsert(key_hash)) break;  // invariant 4: a put of ours may have overtaken it
     ++fill->followers_;
+    ++fill->users_;
     return {fill, false};
   }
-  fills_.push_back(std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)),
-                                          /*is_get=*/true, mode_ != fabric::Coherence::kSync));
-  return {fills_.back(), true};
-}
-
-// Model rule: SYNC_OWN_PUT_DROPS
-std::shared_ptr<Cache::Fill> Cache::BeginPut(std::uint64_t key_hash) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  fills_.push_back(std::make_shared<Fill>(key_hash, static_cast<int>(view_.ShardOf(key_hash)),
-                                          /*is_get=*/false, /*delays_acknowledgement=*/false));
-  if (mode_ == fabric::Coherence::kSync) DropOlder(key_hash, ~std::uint64_t{0});  // invariant 4
-  return fills_.back();
+  if (free_fills_.empty()) free_fills_.push_back(&fill_pool_.emplace_back());
+  Fill* fill = free_fills_.back();
+  free_fills_.pop_back();
+  fill->Begin(key_hash, static_cast<int>(view_.ShardOf(key_hash)));
+  fills_.push_back(fill);
+  return {fill, true};
 }
 
 // Model rule: SYNC_OVERTAKEN_ASKS_AGAIN, OVERTAKEN_FILL_NOT_CACHED
-std::optional<PinnedExtent> Cache::EndGet(const std::shared_ptr<Fill>& fill, std::uint64_t version,
-                                          Place place, PinTable* table) {
+Cache::Ended Cache::EndGet(Fill* fill, std::uint64_t version, Place place, PinTable* table) {
   std::lock_guard<std::mutex> lock(mutex_);
   const bool is_overtaken = version < fill->overtaken_by_version_;
   // Readable: the acknowledgement that would free the extent waits for this fill (invariant 2), or
   // has not been given.
-  const bool is_readable = !is_overtaken || fill->delays_acknowledgement_;
+  const bool is_readable = !is_overtaken || mode_ != fabric::Coherence::kSync;
   const ExtentHeader* header = is_readable ? NewHeaderAt(place) : nullptr;
   std::optional<PinnedExtent> pinned;
   if (header != nullptr) {
     pinned = PinnedExtent{table->Pin(place), header};
-    pinned->pin->Share(fill->followers_);  // each of them drops one
+    if (fill->followers_ > 0) pinned->pin->Share(fill->followers_);  // each of them drops one
     fill->result_ = *pinned;
     const bool may_cache =
         (!is_overtaken || !fabric::Upholds(fabric::Rule::kOvertakenFillNotCached)) &&
-        MayInsert(fill->key_hash_, fill.get());
+        MayInsert(fill->key_hash_);
     // Invariant 3: what is not cached its callers still read, although it may be acknowledged.
     if (!may_cache || !Insert(fill->key_hash_, version, place, header->payload_bytes)) {
       if (PrivateCopy::IsPlace(place)) {
         FreeCopy(place);
-      } else if (is_overtaken && pins_->WatchIfPinned(place)) {
-        Hold(place);
+      } else if (is_overtaken) {
+        HoldIfPinned(place);
       }
     }
   } else if (PrivateCopy::IsPlace(place)) {
     FreeCopy(place);
   }
   fill->state_.store(pinned ? Fill::kFilled : Fill::kAbandoned);
-  Resolve(fill);
+  return {pinned, Resolve(fill)};
+}
+
+bool Cache::AbandonFill(Fill* fill) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  fill->state_.store(Fill::kAbandoned);
+  return Resolve(fill);
+}
+
+// Whether it was overtaken.
+// Model rule: FILL_RESOLVES
+bool Cache::Resolve(Fill* fill) {
+  fills_.erase(std::find(fills_.begin(), fills_.end(), fill));
+  const bool was_overtaken = fill->overtaken_by_version_ != 0;
+  if (was_overtaken) Acknowledge(fill->shard_);
+  if (fill->followers_ > 0) fill->state_.notify_all();
+  Leave(fill);
+  return was_overtaken;
+}
+
+void Cache::Leave(Fill* fill) {
+  if (--fill->users_ == 0) free_fills_.push_back(fill);
+}
+
+std::optional<PinnedExtent> Cache::Followed(Fill* fill) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::optional<PinnedExtent> pinned;
+  if (fill->state_.load() == Fill::kFilled) pinned = fill->result_;
+  Leave(fill);
   return pinned;
 }
 
-// Model rule: OWN_PUT_REPLACES
-bool Cache::EndPut(const std::shared_ptr<Fill>& fill, const Written& written) {
+void Cache::LeaveFill(Fill* fill) {
   std::lock_guard<std::mutex> lock(mutex_);
-  const std::uint64_t version = written.version;
-  if (fabric::Upholds(fabric::Rule::kOwnPutReplaces)) {
-    DropOlder(fill->key_hash_, version);
-    for (const std::shared_ptr<Fill>& other : fills_) {
-      // What it brings may be older than what this put's caller is about to rely on.
-      if (other != fill && other->key_hash_ == fill->key_hash_) {
-        other->Overtake(version, Fill::kNoSequence);
-      }
-    }
+  // It may get a pin, or have got one.
+  if (fill->state_.load() == Fill::kFilled) fill->result_.pin->Drop();
+  if (fill->state_.load() == Fill::kOutstanding) --fill->followers_;
+  Leave(fill);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Puts.
+
+// Model rule: SYNC_OWN_PUT_DROPS
+Cache::PutId Cache::NotePut(std::uint64_t key_hash) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  puts_.push_back({++last_put_, key_hash, 0});
+  if (mode_ == fabric::Coherence::kSync) DropOlder(key_hash, ~std::uint64_t{0});  // invariant 4
+  return last_put_;
+}
+
+// Whether a later put of ours has ended before it. Those that are still under way learn of it.
+bool Cache::ForgetPut(PutId id, std::uint64_t key_hash, std::uint64_t version) {
+  const auto own =
+      std::find_if(puts_.begin(), puts_.end(), [id](const Put& put) { return put.id == id; });
+  const bool was_overtaken = own->overtaken_by_version > version;
+  puts_.erase(own);
+  for (Put& other : puts_) {
+    if (other.key_hash != key_hash) continue;
+    other.overtaken_by_version = std::max(other.overtaken_by_version, version);
   }
-  // Not overtaken: nothing that supersedes it has been acknowledged, and it is readable.
-  if (written.extent != 0 && version >= fill->overtaken_by_version_ &&
-      MayInsert(fill->key_hash_, fill.get()) && view_.IsInHeap(written.extent)) {
-    Insert(fill->key_hash_, version, written.extent, written.payload_bytes);
-  }
-  ShardDrain& drain = *drains_[static_cast<std::size_t>(fill->shard_)];
-  const std::uint64_t next = drain.applied.load(std::memory_order_relaxed) + 1;
-  const bool is_next = written.own_sequence == next;
-  if (is_next) {
-    // Resolve acknowledges it: our fill is one that it has overtaken.
-    ApplyOne(next, {.key_hash = fill->key_hash_,
-                    .version = version,
-                    .old_extent = written.old_extent,
-                    .visible_at_ns = 0});
-    ++counters_.invalidations_applied;
-    drain.applied.store(next, std::memory_order_release);  // as in Apply
-  }
-  Resolve(fill);
-  return is_next;
+  return was_overtaken;
+}
+
+void Cache::AbandonPut(PutId id) {
+  if (id == 0) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::erase_if(puts_, [id](const Put& put) { return put.id == id; });
 }
 
 // Invariant 4.
 // Model rule: SYNC_OWN_PUT_BLOCKS
-bool Cache::MayInsert(std::uint64_t key_hash, const Fill* own) const {
-  if (mode_ != fabric::Coherence::kSync) return true;
-  return std::none_of(fills_.begin(), fills_.end(), [&](const std::shared_ptr<Fill>& other) {
-    return other.get() != own && !other->is_get_ && other->key_hash_ == key_hash;
-  });
+bool Cache::MayInsert(std::uint64_t key_hash) const {
+  return mode_ != fabric::Coherence::kSync ||
+         std::none_of(puts_.begin(), puts_.end(),
+                      [&](const Put& put) { return put.key_hash == key_hash; });
+}
+
+// Model rule: OWN_PUT_REPLACES
+void Cache::EndPut(PutId id, std::uint64_t key_hash, const Written& written,
+                   fabric::TimeNs now_ns) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const bool was_overtaken = id != 0 && ForgetPut(id, key_hash, written.version);
+  const int shard = static_cast<int>(view_.ShardOf(key_hash));
+  ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
+  const std::uint64_t applied = drain.applied.load(std::memory_order_relaxed);  // under the lock
+  const bool is_own_next = written.has_own_record && written.issued == applied + 1;
+  const bool replaces = fabric::Upholds(fabric::Rule::kOwnPutReplaces);
+  if (is_own_next || replaces) {
+    for (Fill* fill : fills_) {
+      // What it brings may be older than what this put's caller is about to rely on.
+      if (fill->key_hash_ != key_hash) continue;
+      fill->Overtake(written.version, is_own_next ? written.issued : Fill::kNoSequence);
+    }
+  }
+  // Whatever supersedes it has a record that was issued later, and none of those has been applied:
+  // it is readable until one is.
+  const bool is_cached = written.extent != 0 && applied <= written.issued && !was_overtaken &&
+                         MayInsert(key_hash) && view_.IsInHeap(written.extent) &&
+                         Insert(key_hash, written.version, written.extent, written.payload_bytes);
+  if (!is_cached && (is_own_next || replaces)) DropOlder(key_hash, written.version);
+  if (!is_own_next) {
+    // Of this node's puts, earlier ones whose replies come later must see that they are old.
+    ApplyIssued(shard, now_ns);
+    return;
+  }
+  if (written.old_extent != 0) HoldIfPinned(written.old_extent);
+  ++counters_.invalidations_applied;
+  drain.applied.store(written.issued, std::memory_order_release);  // as in ApplyIssued
+  Acknowledge(shard);
 }
 
 void Cache::InsertCopy(std::uint64_t key_hash, std::uint64_t version, PrivateCopy::Owner copy) {
   std::lock_guard<std::mutex> lock(mutex_);
   const std::uint64_t bytes = copy->header()->payload_bytes;
   if (Insert(key_hash, version, copy->place(), bytes)) copy.release();
-}
-
-void Cache::AbandonFill(const std::shared_ptr<Fill>& fill) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  fill->state_.store(Fill::kAbandoned);
-  Resolve(fill);
-}
-
-// Model rule: FILL_RESOLVES
-void Cache::Resolve(const std::shared_ptr<Fill>& fill) {
-  fills_.erase(std::find(fills_.begin(), fills_.end(), fill));
-  if (fill->overtaken_by_version_ != 0) Acknowledge(fill->shard_);
-  if (fill->followers_ > 0) fill->state_.notify_all();
-}
-
-std::optional<PinnedExtent> Cache::Followed(const Fill& fill) const {
-  if (fill.state_.load() != Fill::kFilled) return std::nullopt;
-  return fill.result_;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -336,12 +379,22 @@ bool Cache::Insert(std::uint64_t key_hash, std::uint64_t version, Place place,
     if (best_rank == 0) EmptySlot(&bucket, chosen);  // it is old now, whatever replaces it
     return false;
   }
-  if (best_rank != 1) EmptySlot(&bucket, chosen);
-  if (best_rank >= 2) ++counters_.evictions;
-  version_[SlotIndex(&bucket, chosen)] = version;
-  bucket.key_hash[chosen].store(key_hash);
-  bucket.word[chosen].store(place);
-  eviction_.Insert(SlotIndex(&bucket, chosen), key_hash, bytes);
+  const std::uint32_t index = SlotIndex(&bucket, chosen);
+  version_[index] = version;
+  if (best_rank == 0) {
+    // An update counts as a hit. Sequentially consistent: after it we look for pins (pins.h).
+    const Place old = bucket.word[chosen].exchange(place | kVisited) & ~kVisited;
+    eviction_.Resize(index, bytes);
+    if (PrivateCopy::IsPlace(old)) FreeCopy(old);
+  } else {
+    if (best_rank >= 2) {
+      EmptySlot(&bucket, chosen);
+      ++counters_.evictions;
+    }
+    bucket.key_hash[chosen].store(key_hash);
+    bucket.word[chosen].store(place);
+    eviction_.Insert(index, key_hash, bytes);
+  }
   if (eviction_.bytes() > limit_bytes_) EvictToLimit();
   return true;
 }
@@ -397,6 +450,11 @@ Cache::Counters Cache::counters() const {
 
 // ---------------------------------------------------------------------------------------------
 // Holds.
+
+// The object may have left the cache long ago and still be read.
+void Cache::HoldIfPinned(std::uint64_t extent) {
+  if (pins_->WatchIfPinned(extent)) Hold(extent);
+}
 
 // Lists an extent, so that the home keeps it although we are about to acknowledge.
 // Model rule: HOLD_BEFORE_ACK

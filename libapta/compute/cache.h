@@ -12,9 +12,9 @@
 //      pin of the extent is in the hold table.
 //   2. A sequence number is acknowledged only when it, and all before it, have been applied, and no
 //      get that one of them has overtaken is unresolved (protocol.md, MSHR). Puts need not be
-//      waited for: they read nothing, and what they insert no invalidation has overtaken. Nor gets
-//      in mode `sync`, where the home waits for acknowledgements itself: there an overtaken get
-//      asks again.
+//      waited for: they read nothing, and insert only while no record has been applied that was
+//      issued after their commit. Nor gets in mode `sync`, where the home waits for
+//      acknowledgements itself: there an overtaken get asks again.
 //   3. A fill that is older than an invalidation which it met is not cached; a get hands it to its
 //      callers.
 //   4. In mode `sync`, nothing of an object is found while a put of this node's is under way: other
@@ -26,7 +26,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <memory>
+#include <deque>
 #include <mutex>
 #include <optional>
 #include <string_view>
@@ -55,8 +55,9 @@ struct Written {
   std::uint64_t version = 0;
   std::uint64_t extent = 0;  // 0: a delete, or it is not to be cached
   std::uint64_t payload_bytes = 0;
-  // The node's own record of it, as the reply tells it. 0: it does not.
-  std::uint64_t own_sequence = 0;
+  std::uint64_t issued = 0;  // by the home to this node, up to the commit
+  // The last of them is the node's own record of the put; this is its extent.
+  bool has_own_record = false;
   std::uint64_t old_extent = 0;
 };
 
@@ -116,34 +117,45 @@ class Cache {
   void Apply(int shard, fabric::TimeNs now_ns);
   void ApplyAll(fabric::TimeNs now_ns);
 
-  // An outstanding get or put of one object. Made by BeginGet or BeginPut, ended by exactly one of
-  // the functions below. One that was overtaken has held an acknowledgement back until it ended:
-  // the home may be waiting for it.
+  // A miss-status entry: an outstanding get of one object. Made by BeginGet; the leader ends it by
+  // EndGet or AbandonFill, each follower by Followed or LeaveFill, and then it is another get's.
   class Fill;
   // A get: the caller leads a new fill (leads == true) and asks the home, or follows one that is
   // under way and waits for it. A fill that has been overtaken is not followed: what it brings may
   // be older than what the caller must see.
   struct Miss {
-    std::shared_ptr<Fill> fill;
+    Fill* fill;
     bool leads;
   };
   Miss BeginGet(std::uint64_t key_hash);
-  std::shared_ptr<Fill> BeginPut(std::uint64_t key_hash);
-
   // What the home answered to a get: `place` holds the version. Caches it, unless overtaken, and
-  // returns it pinned for the leader; followers get pins of their own. nullopt: the version cannot
+  // returns it pinned for the leader; followers get pins of their own. No pin: the version cannot
   // be handed out (in `sync`, when it was overtaken), and the get must ask again.
-  std::optional<PinnedExtent> EndGet(const std::shared_ptr<Fill>& fill, std::uint64_t version,
-                                     Place place, PinTable* table);
-  // Nothing older is found from here on, although the node's own record may still be under way.
-  // True: nothing came between the last record that was applied and the own one, which has been
-  // applied as well, without a look at the ring. Reads nothing of the heap: its lines are the
-  // home's, which has just written them.
-  bool EndPut(const std::shared_ptr<Fill>& fill, const Written& written);
-  // The home had nothing, or the session is over. Followers ask for themselves.
-  void AbandonFill(const std::shared_ptr<Fill>& fill);
+  struct Ended {
+    std::optional<PinnedExtent> pinned;
+    // The fill has held an acknowledgement back until now: the home may be waiting for it.
+    bool was_overtaken;
+  };
+  Ended EndGet(Fill* fill, std::uint64_t version, Place place, PinTable* table);
+  // The home had nothing, or the session is over. Followers ask for themselves. Whether the fill
+  // was overtaken, as in Ended.
+  bool AbandonFill(Fill* fill);
   // The follower's share of a fill that has ended; nullopt: it must ask for itself.
-  std::optional<PinnedExtent> Followed(const Fill& fill) const;
+  std::optional<PinnedExtent> Followed(Fill* fill);
+  // A follower asks no more; it need not have waited.
+  void LeaveFill(Fill* fill);
+
+  // A put or a delete is about to be sent; EndPut or AbandonPut follows with what this returned.
+  // Costs nothing but in `sync` (invariant 4), and over an emulated link, where a later put's reply
+  // may be processed before an earlier one's, and before the record of either.
+  using PutId = std::uint64_t;
+  PutId BeginPut(std::uint64_t key_hash) { return notes_puts_ ? NotePut(key_hash) : 0; }
+  // Nothing older is found from here on, also where an emulated link still delays the node's own
+  // record. Otherwise that has been applied, with all that came before it; if nothing did, from the
+  // reply, without a look at the ring. Reads nothing of the heap: its lines are the home's, which
+  // has just written them.
+  void EndPut(PutId id, std::uint64_t key_hash, const Written& written, fabric::TimeNs now_ns);
+  void AbandonPut(PutId id);
 
   // Puts a copy of `version` in the cache without a fill (versioned: hits are checked anyway).
   void InsertCopy(std::uint64_t key_hash, std::uint64_t version, PrivateCopy::Owner copy);
@@ -183,6 +195,12 @@ class Cache {
     std::uint64_t acknowledged = 0;
   };
 
+  struct Put {
+    PutId id;
+    std::uint64_t key_hash;
+    std::uint64_t overtaken_by_version;  // another put's of this node; 0 = none
+  };
+
   Bucket& BucketOf(std::uint64_t key_hash) const { return bucket_[key_hash & bucket_mask_]; }
   // Of a version that the home has just named; nullptr: not in the heap, or it claims what is not.
   const fabric::ExtentHeader* NewHeaderAt(Place place) const {
@@ -195,9 +213,12 @@ class Cache {
     return clients_write_ ? view_.HeaderAt(place) : view_.UncheckedHeaderAt(place);
   }
   std::uint64_t VersionAt(Place place) const;
+  void ApplyIssued(int shard, fabric::TimeNs now_ns);
   void ApplyOne(std::uint64_t sequence, const fabric::Invalidation& invalidation);
   void DropOlder(std::uint64_t key_hash, std::uint64_t version);
-  bool MayInsert(std::uint64_t key_hash, const Fill* own) const;
+  bool MayInsert(std::uint64_t key_hash) const;
+  PutId NotePut(std::uint64_t key_hash);
+  bool ForgetPut(PutId id, std::uint64_t key_hash, std::uint64_t version);
   void DropAll(int shard, std::uint64_t first);
   void Acknowledge(int shard);
   bool Insert(std::uint64_t key_hash, std::uint64_t version, Place place, std::uint64_t bytes);
@@ -207,13 +228,16 @@ class Cache {
   void EmptySlot(Bucket* bucket, int slot);
   void EvictToLimit();
   void Hold(std::uint64_t extent);
+  void HoldIfPinned(std::uint64_t extent);
   void FreeCopy(Place place);
-  void Resolve(const std::shared_ptr<Fill>& fill);
+  bool Resolve(Fill* fill);
+  void Leave(Fill* fill);
 
   const fabric::IndexView view_;
   const fabric::Coherence mode_;
   const std::uint64_t limit_bytes_;
   const bool emulates_link_;
+  const bool notes_puts_;
   const fabric::LifeView life_;
   const bool clients_write_;
   fabric::HoldTable* const holds_;
@@ -227,7 +251,11 @@ class Cache {
 
   mutable std::mutex mutex_;
 
-  std::vector<std::shared_ptr<Fill>> fills_;                   // unresolved
+  std::vector<Fill*> fills_;       // unresolved
+  std::deque<Fill> fill_pool_;     // all that there ever were
+  std::vector<Fill*> free_fills_;  // of them
+  std::vector<Put> puts_;          // noted, under way
+  PutId last_put_ = 0;
   Eviction eviction_;                                          // of the slots, by bytes
   std::vector<std::pair<std::uint64_t, std::uint64_t>> held_;  // extent, slot of the hold table
   std::vector<Place> doomed_;  // copies that have left the cache and are still read
@@ -238,38 +266,36 @@ class Cache {
 
 class Cache::Fill {
  public:
-  Fill(std::uint64_t key_hash, int shard, bool is_get, bool delays_acknowledgement)
-      : key_hash_(key_hash),
-        shard_(shard),
-        is_get_(is_get),
-        delays_acknowledgement_(delays_acknowledgement) {}
-
   // Blocks until it has ended; a follower's Followed comes next.
   void Await() const { state_.wait(kOutstanding); }
   bool has_ended() const { return state_.load() != kOutstanding; }
-
-  int shard() const { return shard_; }
-  // After its end.
-  bool was_overtaken() const { return overtaken_by_version_ != 0; }
 
  private:
   friend class Cache;
   enum State : std::uint32_t { kOutstanding, kFilled, kAbandoned };
   static constexpr std::uint64_t kNoSequence = ~std::uint64_t{0};
 
-  const std::uint64_t key_hash_;
-  const int shard_;
-  const bool is_get_;                  // may be followed
-  const bool delays_acknowledgement_;  // invariant 2
+  void Begin(std::uint64_t key_hash, int shard) {
+    key_hash_ = key_hash;
+    shard_ = shard;
+    overtaken_by_version_ = 0;
+    overtaken_at_sequence_ = kNoSequence;
+    followers_ = 0;
+    users_ = 1;
+    state_.store(kOutstanding, std::memory_order_relaxed);  // nobody else has it yet
+  }
   void Overtake(std::uint64_t version, std::uint64_t sequence) {
     overtaken_by_version_ = std::max(overtaken_by_version_, version);
     overtaken_at_sequence_ = std::min(overtaken_at_sequence_, sequence);
   }
 
+  std::uint64_t key_hash_ = 0;
+  int shard_ = 0;
   std::uint64_t overtaken_by_version_ = 0;  // 0 = not overtaken
   // The first that must not be acknowledged before we are resolved. None for an own put's version.
   std::uint64_t overtaken_at_sequence_ = kNoSequence;
   std::uint64_t followers_ = 0;
+  std::uint64_t users_ = 0;  // the leader, and followers that have not left; 0 = free
   PinnedExtent result_;
   std::atomic<std::uint32_t> state_{kOutstanding};
 };

@@ -63,6 +63,17 @@ void Eviction::Remove(std::uint32_t slot) {
   if (entry_[slot].queue() != QueueName::kNowhere) Unlink(slot);
 }
 
+// Invariant 3.
+void Eviction::Resize(std::uint32_t slot, std::uint64_t bytes) {
+  APTA_CHECK(slot < entry_.size() && bytes < std::uint64_t{1} << 62);
+  Entry& entry = entry_[slot];
+  APTA_CHECK(entry.queue() != QueueName::kNowhere);
+  Queue& queue = QueueOf(entry.queue());
+  queue.bytes += bytes - entry.bytes();
+  entry.bytes_and_queue = bytes << 2 | static_cast<std::uint64_t>(entry.queue());
+  newest_ = slot;
+}
+
 // Invariant 2.
 void Eviction::Append(std::uint32_t slot, QueueName name, std::uint64_t bytes) {
   APTA_CHECK(bytes < std::uint64_t{1} << 62);

@@ -74,6 +74,9 @@ class Eviction {
   // happens if the slot is in no queue, so that the victim's slot may be emptied like any other.
   void Remove(std::uint32_t slot);
 
+  // The slot's entry was updated where it is. REQUIRES: it is in a queue.
+  void Resize(std::uint32_t slot, std::uint64_t bytes);
+
   // The slot to evict next, already off the queues and a ghost if it is to be one. `visited(slot)`
   // tells whether the entry was hit since it was last asked, and clears that; it is not asked about
   // a victim that comes after kMaxSecondChances others. nullopt: empty.

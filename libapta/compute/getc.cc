@@ -26,8 +26,8 @@ Getc::Step Getc::Begin(bool home_sleeps) {
     case Coherence::kSync: {
       // A fill that has not been overtaken is as good as an answer to us: what it brings was not
       // superseded before we began (strict, sync), or nobody minds (lazy).
-      Cache::Miss miss = cache_->BeginGet(key_hash_);
-      fill_ = std::move(miss.fill);
+      const Cache::Miss miss = cache_->BeginGet(key_hash_);
+      fill_ = miss.fill;
       leads_ = miss.leads;
       return miss.leads ? Step::kAsk : Step::kFollow;
     }
@@ -73,10 +73,10 @@ Getc::Step Getc::OnReply(const Reply& reply) {
     }
     place = copy.release()->place();
   }
-  const std::shared_ptr<Cache::Fill> fill = std::exchange(fill_, nullptr);
-  const std::optional<PinnedExtent> pinned = cache_->EndGet(fill, reply.version, place, table_);
-  held_back_ = held_back_ || fill->was_overtaken();
-  return pinned ? Found(*pinned) : Begin();
+  const Cache::Ended ended =
+      cache_->EndGet(std::exchange(fill_, nullptr), reply.version, place, table_);
+  held_back_ = held_back_ || ended.was_overtaken;
+  return ended.pinned ? Found(*ended.pinned) : Begin();
 }
 
 void Getc::OnNoReply() { AbandonFill(); }
@@ -104,8 +104,7 @@ bool Getc::MayRead(const fabric::IndexView::Place& place) const {
 }
 
 Getc::Step Getc::OnFillEnded() {
-  const std::shared_ptr<Cache::Fill> fill = std::exchange(fill_, nullptr);
-  const std::optional<PinnedExtent> pinned = cache_->Followed(*fill);
+  const std::optional<PinnedExtent> pinned = cache_->Followed(std::exchange(fill_, nullptr));
   return pinned ? Found(*pinned) : Begin();
 }
 
@@ -120,10 +119,13 @@ Getc::Step Getc::Found(const PinnedExtent& pinned) {
 }
 
 void Getc::AbandonFill() {
-  const std::shared_ptr<Cache::Fill> fill = std::exchange(fill_, nullptr);
-  if (fill == nullptr || !leads_) return;
-  cache_->AbandonFill(fill);
-  held_back_ = held_back_ || fill->was_overtaken();
+  Cache::Fill* const fill = std::exchange(fill_, nullptr);
+  if (fill == nullptr) return;
+  if (leads_) {
+    held_back_ = cache_->AbandonFill(fill) || held_back_;
+  } else {
+    cache_->LeaveFill(fill);
+  }
 }
 
 void Getc::DropHeld() {

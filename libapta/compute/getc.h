@@ -106,7 +106,7 @@ class Getc {
   const std::string_view key_;
   PinTable* const table_;
   const bool copies_;
-  std::shared_ptr<Cache::Fill> fill_;
+  Cache::Fill* fill_ = nullptr;
   bool leads_ = false;  // fill_ is ours to end
   PinnedExtent held_;   // versioned: the copy that the home is asked about
   Got got_;

@@ -7,7 +7,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <utility>
 
 #include "compute/cache.h"
 #include "fabric/message.h"
@@ -16,29 +16,34 @@ namespace apta::compute {
 
 class Putc {
  public:
-  Putc(Cache* cache, std::uint64_t key_hash) : cache_(cache), fill_(cache->BeginPut(key_hash)) {}
+  Putc(Cache* cache, std::uint64_t key_hash)
+      : cache_(cache), key_hash_(key_hash), id_(cache->BeginPut(key_hash)) {}
   ~Putc() {
-    if (fill_ != nullptr) cache_->AbandonFill(fill_);
+    if (cache_ != nullptr) cache_->AbandonPut(id_);
   }
   Putc(const Putc&) = delete;
   Putc& operator=(const Putc&) = delete;
 
-  int shard() const { return fill_->shard(); }
-  // REQUIRES: reply.code == 0; else just drop this. `copies`: nothing is cached in place. False:
-  // the node's own record of the put is in its ring, or it has none.
-  bool OnReply(const fabric::Reply& reply, std::uint64_t payload_bytes, bool copies) {
+  std::uint64_t key_hash() const { return key_hash_; }
+  // REQUIRES: reply.code == 0; else just drop this. `copies`: nothing is cached in place.
+  void OnReply(const fabric::Reply& reply, std::uint64_t payload_bytes, bool copies,
+               fabric::TimeNs now_ns) {
     const bool may_cache = (reply.value[0] & fabric::kUntracked) == 0 && !copies;
-    return cache_->EndPut(std::exchange(fill_, nullptr),
-                          {.version = reply.version,
-                           .extent = may_cache ? reply.extent_offset : 0,
-                           .payload_bytes = payload_bytes,
-                           .own_sequence = reply.value[1],
-                           .old_extent = reply.value[2]});
+    std::exchange(cache_, nullptr)
+        ->EndPut(id_, key_hash_,
+                 {.version = reply.version,
+                  .extent = may_cache ? reply.extent_offset : 0,
+                  .payload_bytes = payload_bytes,
+                  .issued = reply.value[1],
+                  .has_own_record = (reply.value[0] & fabric::kOwnRecord) != 0,
+                  .old_extent = reply.value[2]},
+                 now_ns);
   }
 
  private:
-  Cache* cache_;
-  std::shared_ptr<Cache::Fill> fill_;
+  Cache* cache_;  // nullptr: ended
+  const std::uint64_t key_hash_;
+  const Cache::PutId id_;
 };
 
 }  // namespace apta::compute

@@ -346,9 +346,7 @@ absl::StatusOr<Version> Session::Change(Putc* put, std::string_view key, std::si
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return MakeError(*reply, key);
   puts_.fetch_add(1, std::memory_order_relaxed);  // a statistic
-  const int shard = put->shard();
-  // What has been issued since the reply can wait for the next hit, or for the agent.
-  if (!put->OnReply(*reply, bytes, copies_)) ApplyIfNeeded(shard);
+  put->OnReply(*reply, bytes, copies_, link_.enabled() ? fabric::RealClock::ReadNow() : 0);
   return reply->version;
 }
 
@@ -356,21 +354,21 @@ absl::StatusOr<Version> Session::Put(std::string_view key, BytesView value,
                                      std::uint64_t if_version) {
   Putc put(cache_.get(), fabric::KeyHash(key));
   return Change(&put, key, value.size(),
-                AskRoomy(put.shard(), {.op = Op::kPut,
-                                       .key = key,
-                                       .payload = value,
-                                       .argument = if_version,
-                                       .timeout_ns = timeout_ns_}));
+                AskRoomy(ShardOf(put.key_hash()), {.op = Op::kPut,
+                                                   .key = key,
+                                                   .payload = value,
+                                                   .argument = if_version,
+                                                   .timeout_ns = timeout_ns_}));
 }
 
 absl::StatusOr<Version> Session::Delete(std::string_view key, std::uint64_t if_version) {
   Putc put(cache_.get(), fabric::KeyHash(key));
   return Change(&put, key, 0,
-                Ask(put.shard(), {.op = Op::kDelete,
-                                  .key = key,
-                                  .payload = {},
-                                  .argument = if_version,
-                                  .timeout_ns = timeout_ns_}));
+                Ask(ShardOf(put.key_hash()), {.op = Op::kDelete,
+                                              .key = key,
+                                              .payload = {},
+                                              .argument = if_version,
+                                              .timeout_ns = timeout_ns_}));
 }
 
 absl::Status Session::CheckSize(std::string_view key, std::size_t size) const {
@@ -401,7 +399,7 @@ absl::StatusOr<Version> Session::CommitDraft(std::string_view key, std::uint64_t
   Putc put(cache_.get(), fabric::KeyHash(key));
   return Change(
       &put, key, PayloadOf(extent).size(),
-      Ask(put.shard(),
+      Ask(ShardOf(put.key_hash()),
           {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_}));
 }
 

@@ -94,8 +94,8 @@ class Session {
   // Gets what was read without the home (Want), so that later gets are hits; returns whether there
   // was something. Waits for a home 1 ms at most.
   bool FetchWanted();
-  // The agent is about to sleep for long, unless this returns true: then something is wanted. Want
-  // wakes it from then on, until EndSleep.
+  // The agent is about to sleep for long, unless this returns true: then something is wanted soon.
+  // Want wakes it from then on, until EndSleep.
   bool BeginSleep();
   void EndSleep() { agent_asleep_.store(false); }
   absl::Status Ended() const;  // why it has failed
@@ -172,6 +172,7 @@ class Session {
   static constexpr std::size_t kMaxWanted = 64;
   std::mutex wanted_mutex_;
   std::vector<std::string> wanted_;  // keys, under wanted_mutex_
+  bool is_wanted_soon_ = false;      // under wanted_mutex_
   std::atomic<bool> agent_asleep_{false};
 
   LinkOptions link_;

@@ -27,15 +27,15 @@ void Session::OnNudge() {
   for (int shard = 0; shard < static_cast<int>(homes_.size()); ++shard) RingIfAsleep(shard);
 }
 
-// The reader does not wait for this, and does not wake the home either: the agent does.
+// The reader does not wait for this, and does not wake the home either: the agent does. Nor does it
+// wake the agent for what is read once: only when a key is read again, or many have been.
 void Session::Want(std::string_view key) {
   {
     std::lock_guard<std::mutex> lock(wanted_mutex_);
-    if (wanted_.size() == kMaxWanted ||
-        std::find(wanted_.begin(), wanted_.end(), key) != wanted_.end()) {
-      return;
-    }
-    wanted_.emplace_back(key);
+    const bool is_again = std::find(wanted_.begin(), wanted_.end(), key) != wanted_.end();
+    if (!is_again && wanted_.size() < kMaxWanted) wanted_.emplace_back(key);
+    if (!is_again && wanted_.size() < kMaxWanted) return;
+    is_wanted_soon_ = true;
   }
   // Ordered by the lock: either BeginSleep finds the key, or we find that it sleeps.
   if (agent_asleep_.load() && agent_asleep_.exchange(false)) pins_->Wake();
@@ -44,7 +44,7 @@ void Session::Want(std::string_view key) {
 bool Session::BeginSleep() {
   agent_asleep_.store(true);
   std::lock_guard<std::mutex> lock(wanted_mutex_);
-  return !wanted_.empty();
+  return is_wanted_soon_;
 }
 
 bool Session::FetchWanted() {
@@ -53,6 +53,7 @@ bool Session::FetchWanted() {
   {
     std::lock_guard<std::mutex> lock(wanted_mutex_);
     keys.swap(wanted_);
+    is_wanted_soon_ = false;
   }
   PinTable* const table = pins_->ThreadTable();
   for (const std::string& key : keys) {

@@ -75,7 +75,8 @@ std::optional<ExtentHeader> IndexView::CheckedHeaderAt(std::uint64_t extent_offs
   return header;
 }
 
-const IndexSlot* IndexView::Find(std::uint64_t key_hash, std::string_view key) const {
+const IndexSlot* IndexView::Find(std::uint64_t key_hash, std::string_view key,
+                                 ExtentHeader* found_header) const {
   const IndexBucket* bucket = bucket_ + (key_hash & (buckets_ - 1));
   for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
     for (const IndexSlot& slot : bucket->slot) {
@@ -86,7 +87,9 @@ const IndexSlot* IndexView::Find(std::uint64_t key_hash, std::string_view key) c
       if (!header || header->key_hash != key_hash || header->key_bytes != key.size()) continue;
       const char* found =
           reinterpret_cast<const ExtentHeader*>(region_ + SlotExtentOffset(word))->key_data();
-      if (std::memcmp(found, key.data(), key.size()) == 0) return &slot;
+      if (std::memcmp(found, key.data(), key.size()) != 0) continue;
+      if (found_header != nullptr) *found_header = *header;
+      return &slot;
     }
     // Acquire: the bucket was zeroed before it was linked; partner: the release in Reserve.
     bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));
@@ -224,10 +227,6 @@ void IndexView::ForEachOverflowBucket(const std::function<bool(std::uint64_t)>& 
 
 IndexWriter::IndexWriter(std::byte* region, const Superblock& superblock, AllocateBucket allocate)
     : region_(region), view_(region, superblock), allocate_(std::move(allocate)) {}
-
-IndexSlot* IndexWriter::FindWritable(std::uint64_t key_hash, std::string_view key) {
-  return const_cast<IndexSlot*>(view_.Find(key_hash, key));
-}
 
 IndexSlot* IndexWriter::Reserve(std::uint64_t key_hash) {
   auto* bucket = const_cast<IndexBucket*>(view_.bucket_ + (key_hash & (view_.buckets_ - 1)));

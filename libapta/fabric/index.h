@@ -63,8 +63,10 @@ class IndexView {
   IndexView(const std::byte* region, const Superblock& superblock);
 
   // The slot that names `key`, or nullptr. For the slot's writer, whose extents cannot be reused
-  // under it. Cost: one line for the bucket, one for the header of each slot whose tag matches.
-  const IndexSlot* Find(std::uint64_t key_hash, std::string_view key) const;
+  // under it, and `header`, if it is given, a checked copy of its header. Cost: one line for the
+  // bucket, one for the header of each slot whose tag matches.
+  const IndexSlot* Find(std::uint64_t key_hash, std::string_view key,
+                        ExtentHeader* header = nullptr) const;
 
   // The header at an offset, or nullptr when the offset, or the key and payload that the header
   // claims, do not lie in the heap. For registered readers and the writer.
@@ -143,7 +145,10 @@ class IndexWriter {
   // A slot that Commit can fill for a key that Find did not find, or nullptr = heap full. Nothing
   // is visible until Commit.
   IndexSlot* Reserve(std::uint64_t key_hash);
-  IndexSlot* FindWritable(std::uint64_t key_hash, std::string_view key);
+  IndexSlot* FindWritable(std::uint64_t key_hash, std::string_view key,
+                          ExtentHeader* header = nullptr) {
+    return const_cast<IndexSlot*>(view_.Find(key_hash, key, header));
+  }
 
   // The commit: one release store (invariant 1).
   static void Commit(IndexSlot* slot, std::uint64_t key_hash, std::uint64_t extent_offset) {

@@ -21,16 +21,17 @@ inline constexpr int kMaxNodes = 256;
 inline constexpr int kLanes = 64;
 
 enum class Op : std::uint8_t {
-  kGet = 1,  // key; argument: version that the node has a copy of, or 0 -> version, extent; the
-             // node becomes a sharer
-  kPut,      // key + payload; argument: precondition -> version, extent; the node is the sharer.
-             // value[1]: the sequence of the node's own record of it (0: none), [2]: its old extent
-  kDelete,   // key; argument: precondition -> version; value as kPut
-  kStat,     // key -> version, value: payload bytes, sharers
-  kCreate,   // key; argument: payload bytes to come in place (trusted pools) -> extent
-  kCommit,   // argument: the extent of kCreate -> as kPut
-  kAbort,    // argument: the extent of kCreate
-  kRelease,  // argument: an extent that an earlier reply lent. No reply
+  kGet = 1,   // key; argument: version that the node has a copy of, or 0 -> version, extent; the
+              // node becomes a sharer
+  kPut,       // key + payload; argument: precondition -> version, extent; the node is the sharer.
+              // value[1]: invalidations issued to the node until the commit, [2]: the extent of its
+              // own record of it (kOwnRecord)
+  kDelete,    // key; argument: precondition -> version; value as kPut
+  kStat,      // key -> version, value: payload bytes, sharers
+  kCreate,    // key; argument: payload bytes to come in place (trusted pools) -> extent
+  kCommit,    // argument: the extent of kCreate -> as kPut
+  kAbort,     // argument: the extent of kCreate
+  kRelease,   // argument: an extent that an earlier reply lent. No reply
   kRegister,  // key: function name; argument: FunctionLimits
   kReady,     // payload: result of `argument` (an invocation; 0 = none) -> the next invocation
   kUnready,   // every kReady of this node that still waits is answered with CANCELLED
@@ -71,6 +72,9 @@ inline constexpr int kStatusShift = 3;
 // In value[0] of the replies to kGet, kPut and kCommit: the node is no sharer. It copies what it
 // reads, looks at the version again, and keeps nothing that it would serve without asking.
 inline constexpr std::uint64_t kUntracked = 1;
+// In value[0] of the replies to kPut, kDelete and kCommit: the last invalidation that was issued to
+// the node is its own record of this change, and need not be read from the ring.
+inline constexpr std::uint64_t kOwnRecord = 2;
 
 inline constexpr std::uint64_t kAnyVersion = ~std::uint64_t{0};  // no precondition
 

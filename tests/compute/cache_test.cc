@@ -59,7 +59,11 @@ class CacheTest : public ::testing::Test {
   std::optional<PinnedExtent> Fill(const std::string& key, Version version, std::uint64_t extent) {
     const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash(key));
     EXPECT_TRUE(miss.leads);
-    return cache_->EndGet(miss.fill, version, extent, Table());
+    return cache_->EndGet(miss.fill, version, extent, Table()).pinned;
+  }
+  // A put of "key" that the home has answered.
+  void EndPut(const Written& written) {
+    cache_->EndPut(cache_->BeginPut(fabric::KeyHash("key")), fabric::KeyHash("key"), written, 0);
   }
   std::optional<PinnedExtent> Look(const std::string& key) {
     return cache_->Lookup(fabric::KeyHash(key), key, Table());
@@ -163,7 +167,7 @@ TEST_F(CacheTest, AnOvertakenFillIsNotCachedAndHoldsBackItsAcknowledgement) {
   const Cache::Miss later = cache_->BeginGet(fabric::KeyHash("key"));
   EXPECT_TRUE(later.leads);
   cache_->AbandonFill(later.fill);
-  const auto pinned = cache_->EndGet(miss.fill, 5, old_extent, Table());
+  const auto pinned = cache_->EndGet(miss.fill, 5, old_extent, Table()).pinned;
   ASSERT_TRUE(pinned);  // its caller gets it
   EXPECT_EQ(Cached("key"), 0u);
   EXPECT_EQ(Acknowledged(), 2u);
@@ -176,7 +180,7 @@ TEST_F(CacheTest, AFillThatIsNewerThanWhatOvertookItIsCached) {
   const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash("key"));
   Invalidate("key", 6, MakeExtent("key", 5));
   cache_->Apply(0, 0);
-  cache_->EndGet(miss.fill, 6, new_extent, Table())->pin->Drop();
+  cache_->EndGet(miss.fill, 6, new_extent, Table()).pinned->pin->Drop();
   EXPECT_EQ(Cached("key"), 6u);
   EXPECT_EQ(Acknowledged(), 1u);
 }
@@ -200,12 +204,12 @@ TEST_F(CacheTest, FollowersGetTheLeadersFillWithPinsOfTheirOwn) {
   for (const Cache::Miss& miss : misses) {
     EXPECT_FALSE(miss.leads);
     threads.emplace_back([&] {
-      const auto pinned = (miss.fill->Await(), cache_->Followed(*miss.fill));
+      const auto pinned = (miss.fill->Await(), cache_->Followed(miss.fill));
       right += pinned && pinned->header->version == 5;
       pinned->pin->Drop();
     });
   }
-  const auto pinned = cache_->EndGet(leader.fill, 5, extent, Table());
+  const auto pinned = cache_->EndGet(leader.fill, 5, extent, Table()).pinned;
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(right, 3);
   EXPECT_TRUE(pins_->WatchIfPinned(extent));
@@ -215,11 +219,9 @@ TEST_F(CacheTest, FollowersGetTheLeadersFillWithPinsOfTheirOwn) {
 
 TEST_F(CacheTest, APutReplacesItsOwnEntryAndAnOlderOneNeverReplacesANewer) {
   Fill("key", 5, MakeExtent("key", 5))->pin->Drop();
-  const auto put = cache_->BeginPut(fabric::KeyHash("key"));
-  const auto slow_put = cache_->BeginPut(fabric::KeyHash("key"));
-  cache_->EndPut(put, {.version = 7, .extent = MakeExtent("key", 7)});
+  EndPut({.version = 7, .extent = MakeExtent("key", 7)});
   EXPECT_EQ(Cached("key"), 7u);
-  cache_->EndPut(slow_put, {.version = 6, .extent = MakeExtent("key", 6)});
+  EndPut({.version = 6, .extent = MakeExtent("key", 6)});
   EXPECT_EQ(Cached("key"), 7u);
   EXPECT_EQ(cache_->counters().objects, 1u);
 }
@@ -237,7 +239,7 @@ TEST_F(CacheTest, AMarkInPlaceOfRecordsDropsEverythingAndHoldsWhatIsPinned) {
   EXPECT_TRUE(Holds(pinned_extent));
   EXPECT_EQ(Acknowledged(), 0u) << "a fill is under way";
   const std::uint64_t filled = MakeExtent("filling", 4);
-  cache_->EndGet(miss.fill, 4, filled, Table())->pin->Drop();
+  cache_->EndGet(miss.fill, 4, filled, Table()).pinned->pin->Drop();
   EXPECT_EQ(Cached("filling"), 0u);
   EXPECT_EQ(Acknowledged(), 5000u);
   pinned->pin->Drop();
@@ -261,7 +263,7 @@ TEST_F(CacheTest, AMarkAcknowledgesNothingThatAFillMayStillBring) {
   issuer_.IssueDropAll(issued_);
   cache_->Apply(0, 0);
   EXPECT_EQ(Acknowledged(), 1u) << "the home may reuse the extent before the fill has pinned it";
-  const auto pinned = cache_->EndGet(miss.fill, 5, old_extent, Table());
+  const auto pinned = cache_->EndGet(miss.fill, 5, old_extent, Table()).pinned;
   EXPECT_EQ(Acknowledged(), 2000u);
   EXPECT_TRUE(Holds(old_extent));
   EXPECT_EQ(Cached("key"), 0u);
@@ -270,10 +272,9 @@ TEST_F(CacheTest, AMarkAcknowledgesNothingThatAFillMayStillBring) {
 
 TEST_F(CacheTest, APutThatIsTooLargeToCacheStillReplacesItsOwnEntry) {
   Fill("key", 5, MakeExtent("key", 5))->pin->Drop();
-  const auto put = cache_->BeginPut(fabric::KeyHash("key"));
-  cache_->EndPut(put, {.version = 7,
-                       .extent = MakeExtent("key", 7, kLimitBytes + 1),
-                       .payload_bytes = kLimitBytes + 1});
+  EndPut({.version = 7,
+          .extent = MakeExtent("key", 7, kLimitBytes + 1),
+          .payload_bytes = kLimitBytes + 1});
   EXPECT_EQ(Cached("key"), 0u);
   EXPECT_EQ(cache_->counters().bytes, 0u);
 }
@@ -282,13 +283,12 @@ TEST_F(CacheTest, APutThatIsTooLargeToCacheStillReplacesItsOwnEntry) {
 TEST_F(CacheTest, ADeleteRemovesItsOwnEntryAndOvertakesOlderFills) {
   const std::uint64_t old_extent = MakeExtent("key", 5);
   Fill("key", 5, old_extent)->pin->Drop();
-  const auto erase = cache_->BeginPut(fabric::KeyHash("key"));
   const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash("key"));
-  cache_->EndPut(erase, {.version = 7});
+  EndPut({.version = 7});
   EXPECT_EQ(Cached("key"), 0u);
-  EXPECT_FALSE(erase->was_overtaken());
-  cache_->EndGet(miss.fill, 5, old_extent, Table())->pin->Drop();
-  EXPECT_TRUE(miss.fill->was_overtaken());
+  const Cache::Ended ended = cache_->EndGet(miss.fill, 5, old_extent, Table());
+  EXPECT_TRUE(ended.was_overtaken);
+  ended.pinned->pin->Drop();
   EXPECT_EQ(Cached("key"), 0u);
   EXPECT_TRUE(cache_->BeginGet(fabric::KeyHash("key")).leads);
 }
@@ -296,17 +296,103 @@ TEST_F(CacheTest, ADeleteRemovesItsOwnEntryAndOvertakesOlderFills) {
 // An own put holds no acknowledgement back by itself, a record that comes after it does.
 TEST_F(CacheTest, AFillThatAnOwnPutHasOvertakenStillAnswersForLaterRecords) {
   const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash("key"));
-  const auto put = cache_->BeginPut(fabric::KeyHash("key"));
-  cache_->EndPut(put, {.version = 7, .extent = MakeExtent("key", 7)});
+  EndPut({.version = 7, .extent = MakeExtent("key", 7)});
   Invalidate("another", 1, 0);
   cache_->Apply(0, 0);
   EXPECT_EQ(Acknowledged(), 1u);
   Invalidate("key", 8, 0);
   cache_->Apply(0, 0);
   EXPECT_EQ(Acknowledged(), 1u);
-  cache_->AbandonFill(miss.fill);
-  EXPECT_TRUE(miss.fill->was_overtaken());
+  EXPECT_TRUE(cache_->AbandonFill(miss.fill));
   EXPECT_EQ(Acknowledged(), 2u);
+}
+
+// Another thread may have applied what superseded the put before its reply is processed.
+TEST_F(CacheTest, APutIsNotCachedWhenALaterRecordHasBeenApplied) {
+  const std::uint64_t extent = MakeExtent("key", 7);
+  Invalidate("key", 7, 0);  // the own record, sequence 1
+  Invalidate("key", 8, extent);
+  cache_->Apply(0, 0);
+  ASSERT_EQ(Acknowledged(), 2u) << "the home may have reused the extent";
+  EndPut({.version = 7, .extent = extent, .payload_bytes = 8, .issued = 1, .has_own_record = true});
+  EXPECT_EQ(Cached("key"), 0u);
+}
+
+// Over a slow link the record of neither need have come yet.
+TEST_F(CacheTest, APutIsNotCachedWhenALaterOneOfThisNodeHasEnded) {
+  cache_.emplace(view_, fabric::Coherence::kStrict, kLimitBytes, 1, &port_, pins_, true);
+  const std::uint64_t hash = fabric::KeyHash("key");
+  const Cache::PutId put = cache_->BeginPut(hash), erase = cache_->BeginPut(hash);
+  cache_->EndPut(erase, hash, {.version = 8, .issued = 2, .has_own_record = true}, 0);
+  cache_->EndPut(put, hash, {.version = 7, .extent = MakeExtent("key", 7), .issued = 1}, 0);
+  EXPECT_EQ(Cached("key"), 0u);
+  cache_->AbandonPut(cache_->BeginPut(hash));
+}
+
+// The later one's record is in the ring, behind one that has not been applied.
+TEST_F(CacheTest, APutIsNotCachedWhenALaterOnesRecordHasToBeReadFromTheRing) {
+  Invalidate("another", 6, 0);
+  Invalidate("key", 7, 0);
+  Invalidate("key", 8, MakeExtent("key", 7));
+  EndPut({.version = 8, .issued = 3, .has_own_record = true});
+  EXPECT_EQ(Acknowledged(), 3u);
+  EndPut({.version = 7, .extent = MakeExtent("key", 7), .issued = 2, .has_own_record = true});
+  EXPECT_EQ(Cached("key"), 0u);
+}
+
+TEST_F(CacheTest, TheOwnRecordInTheReplyIsAppliedAndAcknowledged) {
+  const std::uint64_t old_extent = MakeExtent("key", 5);
+  const auto pinned = Fill("key", 5, old_extent);
+  Invalidate("key", 6, old_extent);
+  EndPut({.version = 6,
+          .extent = MakeExtent("key", 6),
+          .payload_bytes = 8,
+          .issued = 1,
+          .has_own_record = true,
+          .old_extent = old_extent});
+  EXPECT_TRUE(cache_->IsCurrent(0));
+  EXPECT_EQ(Acknowledged(), 1u);
+  EXPECT_TRUE(Holds(old_extent));
+  EXPECT_EQ(Cached("key"), 6u);
+  EXPECT_EQ(cache_->counters().bytes, 8u);
+  pinned->pin->Drop();
+}
+
+// What a fill is still to bring may be what the own record superseded.
+TEST_F(CacheTest, TheOwnRecordInTheReplyWaitsForAFillThatItHasOvertaken) {
+  const std::uint64_t old_extent = MakeExtent("key", 5);
+  const Cache::Miss miss = cache_->BeginGet(fabric::KeyHash("key"));
+  Invalidate("key", 6, old_extent);
+  EndPut({.version = 6,
+          .extent = MakeExtent("key", 6),
+          .issued = 1,
+          .has_own_record = true,
+          .old_extent = old_extent});
+  EXPECT_EQ(Acknowledged(), 0u);
+  const Cache::Ended ended = cache_->EndGet(miss.fill, 5, old_extent, Table());
+  EXPECT_TRUE(ended.was_overtaken);
+  EXPECT_EQ(Acknowledged(), 1u);
+  EXPECT_TRUE(Holds(old_extent));
+  EXPECT_EQ(Cached("key"), 6u);
+  ended.pinned->pin->Drop();
+}
+
+TEST_F(CacheTest, AFollowerThatLeavesTakesNothingAndItsFillIsUsedAgain) {
+  const std::uint64_t extent = MakeExtent("key", 5);
+  for (const bool leaves_early : {true, false}) {
+    const Cache::Miss leader = cache_->BeginGet(fabric::KeyHash("key"));
+    const Cache::Miss follower = cache_->BeginGet(fabric::KeyHash("key"));
+    ASSERT_EQ(follower.fill, leader.fill);
+    if (leaves_early) cache_->LeaveFill(follower.fill);
+    cache_->EndGet(leader.fill, 5, extent, Table()).pinned->pin->Drop();
+    if (!leaves_early) cache_->LeaveFill(follower.fill);
+    EXPECT_FALSE(pins_->WatchIfPinned(extent)) << leaves_early;
+    Invalidate("key", 6, extent);
+    cache_->Apply(0, 0);
+    const Cache::Miss another = cache_->BeginGet(fabric::KeyHash("another"));
+    EXPECT_EQ(another.fill, leader.fill);
+    cache_->AbandonFill(another.fill);
+  }
 }
 
 TEST_F(CacheTest, AfterTheSessionNothingIsFound) {

@@ -663,7 +663,7 @@ inline Forget(n) {
  * anything, so that what it could read stays until it is gone.
  * rule: FENCED_STAYS_QUARANTINED daemon/oic.cc:FenceNode
  * It learns of it from the next look at the invalidation word, or from a reply that does not come.
- * rule: FENCED_WORD libapta/compute/cache.cc:Apply
+ * rule: FENCED_WORD libapta/compute/cache.cc:ApplyIssued
  * In lazy and sync, which do not look, it may hit what is old until then. */
 inline Fence(n) {
   node[n].status = FENCED;
@@ -846,7 +846,7 @@ inline EndGet(n, keep) {
   ResolveGet(n)
 }
 
-/* rule: SYNC_OWN_PUT_DROPS libapta/compute/cache.cc:BeginPut */
+/* rule: SYNC_OWN_PUT_DROPS libapta/compute/cache.cc:NotePut */
 inline BeginPut(n) {
   node[n].put = ASKED;
 #if MODE == SYNC && !defined(BUG_SYNC_OWN_PUT_DROPS)

@@ -342,7 +342,7 @@ void World::BeginPut(Node* node, Thread* thread, Operation::Kind kind) {
     if (reply.code == 0) {
       done.version = reply.version;
       if (Upholds(fabric::Rule::kOwnPutReplaces) || done.kind != Operation::Kind::kDelete) {
-        thread->put->OnReply(reply, bytes, profile_.copies);
+        thread->put->OnReply(reply, bytes, profile_.copies, now_ns_);
       }
     } else if (reply.reason == fabric::Reason::kVersionMoved ||
                reply.reason == fabric::Reason::kNoSuchObject) {

@@ -129,6 +129,18 @@ TEST(SimTest, AFencedNodeThatContinuesHitsNothingInSync) {
   ExpectHolds(ProfileOf(63, Coherence::kSync));
 }
 
+// Fencing one node let a put commit, whose record another node was judged by at once: with what it
+// had owed when it was last looked at, and had paid since.
+TEST(SimTest, ANodeIsNotFencedForWhatAnothersFenceMakesItOwe) {
+  ExpectHolds(ProfileOf(144, Coherence::kSync));
+}
+// An earlier put of the node was cached after a later delete of the node had ended: its reply was
+// processed later, and the record of the delete had not been applied, or had not even come.
+TEST(SimTest, AnEarlierPutIsNotCachedWhenALaterDeleteHasEnded) {
+  ExpectHolds(ProfileOf(23, Coherence::kLazy));
+  ExpectHolds(ProfileOf(100, Coherence::kStrict));
+}
+
 // The extent of a superseded version was cut into others, one of which began in its middle: its
 // header stood, and its copy was torn.
 TEST(SimTest, AReleasedVersionIsNotTakenForWholeWhenItsMiddleIsReused) {
