@@ -7,6 +7,7 @@
 #include "apta/client.h"
 #include "bench/peers/peer.h"
 #include "bench/peers/process.h"
+#include "bench/population.h"
 
 namespace apta::peers {
 namespace {
@@ -58,21 +59,10 @@ class AptaSystem : public System {
     return absl::OkStatus();
   }
 
-  // Pools are populated in the background; what is measured before that has ended would be
-  // measured beside it. Writing three quarters of the pool once ends it.
-  absl::Status WarmUp(std::uint64_t pool_bytes) {
-    absl::StatusOr<Client> client = Attach();
-    if (!client.ok()) return client.status();
-    const Bytes filler(16 << 20);
-    const std::uint64_t fillers = pool_bytes * 3 / 4 / filler.size();
-    absl::Status status;
-    std::vector<std::string> keys;
-    for (std::uint64_t i = 0; i < fillers && status.ok(); ++i) {
-      keys.push_back(fmt::format("filler-{}", i));
-      status = client->Put(keys.back(), filler).status();
-    }
-    for (const std::string& key : keys) status.Update(client->Delete(key).status());
-    return status;
+  // What is measured beside the population of a pool meets other memory than what follows it.
+  absl::Status AwaitPopulation() {
+    const absl::StatusOr<Client> client = Attach();
+    return client.ok() ? bench::AwaitPopulation(*client) : client.status();
   }
 
  private:
@@ -111,8 +101,8 @@ absl::Status StartApta(const Setup& setup, Systems* systems) {
   for (const auto& [name, mode] : modes) {
     if (!setup.Wants(name)) continue;
     auto system = std::make_unique<AptaSystem>(name, mode, socket, shared);
-    const absl::Status warmed = system->WarmUp(setup.pool_bytes);
-    if (!warmed.ok()) return warmed;
+    const absl::Status populated = system->AwaitPopulation();
+    if (!populated.ok()) return populated;
     systems->push_back(std::move(system));
   }
   return absl::OkStatus();

@@ -210,6 +210,7 @@ absl::StatusOr<std::vector<PoolInfo>> Client::Pools() const {
     pool.bytes_held = Field<std::uint64_t>(entry, "bytes_held");
     pool.bytes_free = Field<std::uint64_t>(entry, "bytes_free");
     pool.objects = Field<std::uint64_t>(entry, "objects");
+    pool.bytes_populated = Field<std::uint64_t>(entry, "bytes_populated");
     pool.page_bytes = Field<std::uint64_t>(entry, "page_bytes");
     pool.last_version = Field<std::uint64_t>(entry, "last_version");
     pools.push_back(std::move(pool));

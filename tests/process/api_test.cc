@@ -441,6 +441,15 @@ TEST_F(ApiTest, ADraftLargerThanThePoolIsRefusedBeforeItCanBeFilled) {
   EXPECT_TRUE(writer.Put("k", AsBytes("v")).ok());
 }
 
+TEST_F(ApiTest, EveryPoolIsPopulatedWholeInTheEnd) {
+  for (const char* name : {"default", "trusted"}) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(PoolNamed(name).bytes, 64u << 20);
+    EXPECT_TRUE(Eventually([&] { return PoolNamed(name).bytes_populated == 64u << 20; }));
+    EXPECT_NE(PoolNamed(name).page_bytes, 0u);
+  }
+}
+
 TEST_F(ApiTest, PoolsAreSeparate) {
   Client other = Connect("b", "trusted");
   ASSERT_TRUE(client_.Put("k", AsBytes("default")).ok());

@@ -87,6 +87,9 @@ struct PoolInfo {
   std::uint64_t bytes_held = 0;  // in extents of old versions that some node has not released
   std::uint64_t bytes_free = 0;
   std::uint64_t objects = 0;
+  // How much of the region has been populated, in the background: its pages are there, and of the
+  // size that they will have. When it is `bytes`, nothing more happens to them.
+  std::uint64_t bytes_populated = 0;
   std::uint64_t page_bytes = 0;  // what the kernel backs the region with
   Version last_version = 0;
 };
