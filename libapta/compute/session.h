@@ -24,6 +24,7 @@
 #include "compute/pins.h"
 #include "compute/putc.h"
 #include "fabric/control.h"
+#include "fabric/copy.h"
 #include "fabric/doorbell.h"
 #include "fabric/index.h"
 #include "fabric/life.h"
@@ -44,6 +45,7 @@ class Session {
     BytesView payload;
     std::uint64_t argument = 0;
     fabric::TimeNs timeout_ns = 0;  // ~0 = none
+    bool past_caches = false;       // how its body is staged
   };
   static constexpr fabric::TimeNs kNoTimeout = ~fabric::TimeNs{0};
 
@@ -133,6 +135,7 @@ class Session {
   void Want(std::string_view key);
   Getc::Step ReadHeap(Getc* get);
   absl::StatusOr<fabric::Reply> AskRoomy(int shard, const Question& question);
+  absl::StatusOr<fabric::Reply> AskLarge(int shard, Question question);
   void ApplyIfNeeded(int shard);
   absl::StatusOr<Version> Change(Putc* put, std::string_view key, std::size_t bytes,
                                  const absl::StatusOr<fabric::Reply>& reply);
@@ -161,6 +164,7 @@ class Session {
   const fabric::Superblock* superblock_ = nullptr;
   std::vector<std::unique_ptr<fabric::SubmissionProducer<>>> submissions_;  // by shard
   Lanes lanes_;
+  fabric::HandOverWay hand_over_;
   PinDomain* pins_ = nullptr;
   std::unique_ptr<Cache> cache_;
   std::atomic<bool> failed_{false};
