@@ -42,8 +42,8 @@ constexpr char kAbout[] =
     "  pin_unpin              of one extent, by one thread\n"
     "  object_manager         an extent taken and one given back\n"
     "  hash                   XXH3 of so many bytes\n"
-    "  checksum               of a payload: XXH3, which is what pools use; beside it CRC-32C by the\n"
-    "                         processor's instruction, in one stream and in three\n"
+    "  checksum               of a payload: XXH3, which is what pools use; beside it CRC-32C\n"
+    "                         by the processor's instruction, in one stream and in three\n"
     "  clock                  reading CLOCK_MONOTONIC\n"
     "  copy                   memcpy, rep movsb, streaming stores\n";
 

@@ -63,6 +63,8 @@ class Session {
 
   // In trusted pools: a fresh extent to fill in place, its commit, its abandonment.
   bool trusted() const { return trusted_; }
+  // Whether this node may fill extents itself. Not on an emulated link: it would carry nothing.
+  bool writes_in_place() const { return trusted_ && !link_.enabled(); }
   // RESOURCE_EXHAUSTED: no pool of this size can ever hold such an object.
   absl::Status CheckSize(std::string_view key, std::size_t size) const;
   absl::StatusOr<std::uint64_t> Create(std::string_view key, std::size_t size);

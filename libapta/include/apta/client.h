@@ -96,7 +96,8 @@ struct PoolInfo {
 
 // An object being written: fill bytes(), then Commit(). Dropped without Commit, nothing happened.
 // In a pool with access=trusted the bytes are the extent itself and Commit copies nothing;
-// otherwise they are private memory and Commit is a Put. Not thread-safe; outlives its Client.
+// otherwise they are private memory and Commit is a Put. (A Put of 32 KiB or more into such a pool
+// is a draft, too: filled with one copy.) Not thread-safe; outlives its Client.
 class Draft {
  public:
   Draft(Draft&&) noexcept;
