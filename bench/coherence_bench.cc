@@ -23,6 +23,7 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -37,6 +38,9 @@ constexpr char kAbout[] =
     "measured in turns; the time of a line is that of a turn with its preparations.\n"
     "  put_beside_stopped   a put while all sharers run, and while one of them is stopped\n"
     "                       (--samples FILE: each put, for the CDF that tools/plot draws)\n"
+    "  put_beside_holder    the same when the one that is stopped is also reading the old "
+    "version,\n"
+    "                       whose memory nobody may reuse until it lets go\n"
     "  strict_look          a cached hit that looks at the invalidation word, and one that does "
     "not\n"
     "  put_by_sharers       a put by how many nodes share the old version\n"
@@ -52,6 +56,12 @@ constexpr int kSharers = 3;
 
 const Bytes kValue(64, std::byte{1});
 
+// A version of the object: all its bytes are alike.
+Bytes ValueOf(std::uint64_t put) { return Bytes(64, static_cast<std::byte>(put)); }
+bool IsWhole(const Object& object, std::byte byte) {
+  return std::ranges::all_of(object.bytes(), [byte](std::byte one) { return one == byte; });
+}
+
 // --- processes
 
 constexpr std::size_t kCacheBytes = 1 << 20;
@@ -60,26 +70,38 @@ constexpr std::size_t kCacheBytes = 1 << 20;
 struct Answer {
   std::uint64_t older = 0;  // gets that returned an older version
   std::uint64_t reconnects = 0;
+  std::uint64_t damaged = 0;       // objects that changed while they were held
+  std::uint64_t pinned_bytes = 0;  // now
 };
 
-// A node that gets the object when it is told to, and sleeps otherwise.
+// A node that gets the object when it is told to, and sleeps otherwise; with "holds" it keeps what
+// it has got until it is told the next time.
 int RunSharer(const std::vector<std::string>& words) {
   Client client = Connect(words[0], words[2], words[1], kCacheBytes);
   const int fd = std::stoi(words[3]);
+  const bool holds = words[4] == "holds";
   Answer answer;
   Version at_least;
+  std::optional<Object> held;
+  std::byte held_byte{};
   while (read(fd, &at_least, sizeof(at_least)) == sizeof(at_least)) {
+    if (held && !IsWhole(*held, held_byte)) ++answer.damaged;
+    held.reset();
     for (const auto began = Clock::now(); NsSince(began) < 10e9;) {
       const std::uint64_t hits = client.stats().hits;
       const absl::StatusOr<Object> object = client.Get(kKey);
       const bool is_new = object.ok() && object->version() >= at_least;
       // A hit, or it was read while the home slept and is no sharer's yet.
-      if (is_new && client.stats().hits > hits) break;
+      if (is_new && client.stats().hits > hits) {
+        if (holds) held = *object, held_byte = object->bytes()[0];
+        break;
+      }
       // lazy: its agent has not applied the invalidation yet
       if (object.ok() && !is_new) ++answer.older;
       std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
     answer.reconnects = client.stats().reconnects;
+    answer.pinned_bytes = client.stats().bytes_pinned;
     if (write(fd, &answer, sizeof(answer)) != sizeof(answer)) return 1;
   }
   return 0;
@@ -87,12 +109,13 @@ int RunSharer(const std::vector<std::string>& words) {
 
 class Sharer {
  public:
-  Sharer(const std::string& pool, int number) {
+  Sharer(const std::string& pool, int number, bool holds = false) {
     int fd[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) != 0) std::abort();
     const int theirs = dup(fd[1]);  // survives the spawn
-    const std::vector<std::string> words = {
-        g_plain->socket(), pool, fmt::format("sharer-{}", number), std::to_string(theirs)};
+    const std::vector<std::string> words = {g_plain->socket(), pool,
+                                            fmt::format("sharer-{}", number),
+                                            std::to_string(theirs), holds ? "holds" : "lets go"};
     process_ = std::make_unique<Process>("sharer", words);
     close(theirs);
     close(fd[1]);
@@ -131,8 +154,9 @@ class Writer {
     while (NsSince(began) < 50e3) sched_yield();
     const absl::StatusOr<ObjectInfo> info = client_.Stat(kKey);
     if (!info.ok() || info->sharers != others + 1) return 0;  // the writer caches what it wrote
+    const Bytes value = ValueOf(++puts_);
     began = Clock::now();
-    const absl::StatusOr<Version> version = client_.Put(kKey, kValue);
+    const absl::StatusOr<Version> version = client_.Put(kKey, value);
     const double ns = NsSince(began);
     version_ = version.value_or(0);
     return version.ok() ? ns : 0;
@@ -141,19 +165,30 @@ class Writer {
  private:
   Client client_;
   Version version_ = 0;
+  std::uint64_t puts_ = 0;
 };
 
 // --- 1, 2. a put beside a sharer that is stopped
+
+std::string NameOfStopped(const std::string& pool, int puts, bool holds) {
+  return Name(holds ? "put_beside_holder" : "put_beside_stopped",
+              {{"mode", pool}, {"puts", std::to_string(puts)}});
+}
 
 // Turns of `puts` puts with all sharers running, and as many with one of them stopped: it shares
 // the version that the first of these replaces, and owes an acknowledgement from then on. The
 // others get each version. With turns of one put, each put beside a stopped sharer invalidates it.
 // While all sharers run, a node that shares nothing is stopped: the machine is as busy. In a pool
-// whose puts wait (sync), the stopped sharer is fenced each time.
-void PutBesideAStoppedSharer(benchmark::State& state, const std::string& pool, int puts) {
+// whose puts wait (sync), the stopped sharer is fenced each time. With `holds` the last sharer
+// holds an Object of each version that it shares, so that memory which it reads meets all later
+// puts.
+void PutBesideAStoppedSharer(benchmark::State& state, const std::string& pool, int puts,
+                             bool holds) {
   Writer writer(pool);
   std::vector<std::unique_ptr<Sharer>> sharers;
-  for (int i = 0; i < kSharers; ++i) sharers.push_back(std::make_unique<Sharer>(pool, i));
+  for (int i = 0; i < kSharers; ++i) {
+    sharers.push_back(std::make_unique<Sharer>(pool, i, holds && i == kSharers - 1));
+  }
   Sharer bystander(pool, kSharers), &last = *sharers.back();
   const auto share = [&](std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) sharers[i]->Tell(writer.version());
@@ -168,6 +203,9 @@ void PutBesideAStoppedSharer(benchmark::State& state, const std::string& pool, i
       for (int put = 0; put < puts; ++put) {
         const std::size_t count = stops && put > 0 ? kSharers - 1 : kSharers;
         if (!share(count)) return state.SkipWithError("a sharer does not answer");
+        if (holds && (put == 0 || !stops) && last.answer().pinned_bytes == 0) {
+          return state.SkipWithError("the holder holds nothing");
+        }
         if (put == 0) (stops ? last : bystander).Stop();
         const double ns = writer.PutSharedBy(count);
         if (ns == 0) return state.SkipWithError("a put failed, or not every sharer is one");
@@ -182,13 +220,13 @@ void PutBesideAStoppedSharer(benchmark::State& state, const std::string& pool, i
   const auto fenced = waits ? static_cast<std::uint64_t>(state.iterations()) : 0;
   if (last.answer().reconnects != fenced) state.SkipWithError("not fenced when it must be");
   if (waits && stopped.Quantile(0) < kSyncDeadlineMs * 1e6) state.SkipWithError("did not wait");
+  if (last.answer().damaged != 0) state.SkipWithError("an object changed while it was held");
   for (const auto& sharer : sharers) {
     if (pool == "strict" && sharer->answer().older != 0) state.SkipWithError("a stale strict get");
   }
   running.Report(&state, "running");
   stopped.Report(&state, "stopped");
-  const std::string name =
-      Name("put_beside_stopped", {{"mode", pool}, {"puts", std::to_string(puts)}});
+  const std::string name = NameOfStopped(pool, puts, holds);
   g_samples[name] = {{"running", running.all()}, {"stopped", stopped.all()}};
   state.counters["ratio_p50"] = stopped.Median() / running.Median();
   state.counters["ratio_p99"] = stopped.Quantile(0.99) / running.Quantile(0.99);
@@ -370,8 +408,10 @@ void RegisterAll() {
   for (const std::string mode : {"strict", "lazy", "sync"}) {
     for (const int puts : {200, 1}) {
       if (mode == "sync" && puts > 1) continue;  // its puts wait for the one who is stopped
-      add(Name("put_beside_stopped", {{"mode", mode}, {"puts", std::to_string(puts)}}),
-          PutBesideAStoppedSharer, mode, puts);
+      for (const bool holds : {false, true}) {
+        if (mode == "sync" && holds) continue;  // fenced, its next session holds nothing
+        add(NameOfStopped(mode, puts, holds), PutBesideAStoppedSharer, mode, puts, holds);
+      }
     }
   }
   add("strict_look", StrictLook);

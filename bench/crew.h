@@ -32,12 +32,14 @@ class Crew {
   Crew& operator=(const Crew&) = delete;
   ~Crew();
 
-  // Calls per second of all of them together, over `seconds`; negative: one has failed.
+  // Calls per second of all of them together, over `seconds` or until there have been some;
+  // negative: one has failed; 0: there were hardly any for half a minute.
   double CallsPerSecond(double seconds);
   const std::vector<std::unique_ptr<Process>>& processes() const { return processes_; }
 
  private:
   SharedBytes shared_;
+  const int threads_;  // of all processes
   std::vector<std::unique_ptr<Process>> processes_;
 };
 

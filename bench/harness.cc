@@ -15,9 +15,9 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "measure.h"
+#include "population.h"
 
 extern char** environ;
 
@@ -154,27 +154,13 @@ Server::Server(const std::vector<PoolOptions>& pools, int shards, const std::str
   const bool serves = read(ready[0], &byte, 1) == 1;
   close(ready[0]);
   if (!serves) Die(absl::UnavailableError("the memory server did not start"));
-  AwaitPopulation();
+  const absl::Status populated = AwaitPopulation(Connect(socket_, "bench", pools[0].name));
+  if (!populated.ok()) Die(populated);
 }
 
 Server::~Server() {
   process_->End(SIGTERM);
   std::filesystem::remove_all(folder_);
-}
-
-// A populated region is resident, whole: what the kernel says of the server's mappings, since the
-// server itself tells nobody how far it is.
-void Server::AwaitPopulation() const {
-  constexpr std::string_view kRegion = "apta-region";
-  while (!process_->has_ended()) {
-    const std::uint64_t bytes = MappedBytes(pid(), "Size", kRegion);
-    const std::uint64_t resident = MappedBytes(pid(), "Rss", kRegion) +
-                                   MappedBytes(pid(), "Shared_Hugetlb", kRegion) +
-                                   MappedBytes(pid(), "Private_Hugetlb", kRegion);
-    if (bytes > 0 && resident >= bytes) return;
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  Die(absl::UnavailableError("the memory server ended while its pools were populated"));
 }
 
 std::uint64_t MappedBytes(pid_t pid, std::string_view field, std::string_view path) {

@@ -69,7 +69,8 @@ class SharedBytes {
   void* data_;
 };
 
-// A memory server in a process of its own, whose pools are populated when the constructor returns.
+// A memory server in a process of its own. When the constructor returns, its pools are populated
+// and have the pages that they will keep.
 class Server {
  public:
   explicit Server(const std::vector<PoolOptions>& pools, int shards = 1,
@@ -81,7 +82,6 @@ class Server {
   pid_t pid() const { return process_->pid(); }
 
  private:
-  void AwaitPopulation() const;
   std::string folder_;
   std::string socket_;
   std::unique_ptr<Process> process_;

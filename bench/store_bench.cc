@@ -339,6 +339,7 @@ void RegisterAll() {
   AddPool("strict", Placement::kInPlace, sizes);
   Add(Name("list", {{"mode", "strict"}, {"objects", "1000"}}), List, Case{}, std::uint64_t{1000});
   for (const std::int64_t size : sizes) {
+    if (size >= 64 << 10) AddCase("put", {.pool = "trusted", .size_bytes = size}, Put, false);
     AddCase("create_commit", {.pool = "trusted", .size_bytes = size}, CreateCommit, false);
     AddCase("create_fill_commit", {.pool = "trusted", .size_bytes = size}, CreateCommit, true);
   }

@@ -329,7 +329,8 @@ void Home::BeginUpload(const Waiter& from, const Request& request, std::uint64_t
   }
   if (!is_staged) {
     if (request.payload_bytes > 0) {
-      opc_.Fill(upload.payload, 0, request.body + request.key_bytes, request.payload_bytes);
+      opc_.Fill(upload.payload, 0, request.body + request.key_bytes, request.payload_bytes,
+                request.payload_bytes);
     }
     EndUpload(upload, now_ns);
     return;
@@ -359,7 +360,7 @@ bool Home::AdvanceUpload(Upload* upload) {
     const std::uint64_t bytes =
         std::min({staged - upload->drained_bytes, budget, fabric::kStagingBytes - position});
     opc_.Fill(upload->payload, upload->drained_bytes - upload->payload_offset, staging + position,
-              bytes);
+              bytes, upload->body_bytes - upload->payload_offset);
     upload->drained_bytes += bytes;
     budget -= bytes;
     moved = true;

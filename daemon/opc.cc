@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "fabric/copy.h"
 #include "fabric/hash.h"
 
 namespace apta::daemon {
@@ -32,9 +33,9 @@ std::uint64_t Opc::Begin(std::uint64_t key_hash, std::string_view key,
   return extent;
 }
 
-void Opc::Fill(std::uint64_t payload, std::uint64_t payload_position, const void* from,
-               std::uint64_t bytes) {
-  std::memcpy(pool_->data() + payload + payload_position, from, bytes);
+void Opc::Fill(std::uint64_t payload, std::uint64_t payload_position, const std::byte* from,
+               std::uint64_t bytes, std::uint64_t payload_bytes) {
+  fabric::CopyToExtent(pool_->data() + payload + payload_position, from, bytes, payload_bytes);
 }
 
 bool Opc::Release(std::uint64_t extent) {

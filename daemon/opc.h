@@ -34,8 +34,8 @@ class Opc {
                                  std::uint64_t payload_bytes) {
     return extent + fabric::PayloadOffset(key_bytes, payload_bytes);
   }
-  void Fill(std::uint64_t payload, std::uint64_t payload_position, const void* from,
-            std::uint64_t bytes);
+  void Fill(std::uint64_t payload, std::uint64_t payload_position, const std::byte* from,
+            std::uint64_t bytes, std::uint64_t payload_bytes);
 
   Version NextVersion();
   // Visible from here on. REQUIRES: `version` is from NextVersion, the payload is whole, `key_hash`

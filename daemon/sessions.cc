@@ -361,6 +361,7 @@ std::string Sessions::StateAsJson() {
                               {"bytes_held", held},
                               {"bytes_free", capacity - std::min(capacity, used)},
                               {"objects", objects},
+                              {"bytes_populated", pool->region().populated_bytes()},
                               {"page_bytes", pool->region().SamplePageBytes()},
                               {"last_version", pool->superblock()->last_version.load()}});
   }

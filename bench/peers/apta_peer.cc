@@ -1,24 +1,27 @@
-// Āpta: one aptad with two pools, strict and uncached; each client is a node of its own.
+// Āpta: one aptad with a pool for each way to use it; each client is a node of its own.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
 #include "apta/client.h"
 #include "bench/peers/peer.h"
 #include "bench/peers/process.h"
+#include "bench/population.h"
 
 namespace apta::peers {
 namespace {
 
 class AptaConnection : public Connection {
  public:
-  explicit AptaConnection(Client client) : client_(std::move(client)) {}
+  AptaConnection(Client client, bool writes_in_place)
+      : client_(std::move(client)), writes_in_place_(writes_in_place) {}
 
   absl::Status Execute(absl::Span<const Op> ops, Reader* reader) override {
     for (const Op& op : ops) {
       if (op.is_put) {
-        const absl::StatusOr<Version> version = client_.Put(op.key, op.value);
+        const absl::StatusOr<Version> version = Put(op);
         if (!version.ok()) return version.status();
       } else {
         const absl::StatusOr<Object> object = client_.Get(op.key);
@@ -30,22 +33,42 @@ class AptaConnection : public Connection {
   }
 
  private:
+  absl::StatusOr<Version> Put(const Op& op) {
+    if (!writes_in_place_) return client_.Put(op.key, op.value);
+    absl::StatusOr<Draft> draft = client_.Create(op.key, op.value.size());
+    if (!draft.ok()) return draft.status();
+    std::ranges::copy(op.value, draft->bytes().begin());
+    return draft->Commit();
+  }
+
   Client client_;
+  const bool writes_in_place_;
 };
+
+// A way to use Āpta.
+struct Mode {
+  std::string_view name;  // of the system
+  std::string_view pool;
+  std::string_view coherence;
+  std::string_view access;
+  bool is_trusted() const { return access == "trusted"; }
+};
+constexpr Mode kModes[] = {{"apta", "strict", "strict", "isolated"},
+                           {"apta-uncached", "uncached", "uncached", "isolated"},
+                           {"apta-trusted", "trusted", "strict", "trusted"}};
 
 class AptaSystem : public System {
  public:
-  AptaSystem(std::string name, std::string pool, std::string socket,
-             std::shared_ptr<ServerProcess> server)
-      : System(std::move(name), false),
-        pool_(std::move(pool)),
+  AptaSystem(const Mode& mode, std::string socket, std::shared_ptr<ServerProcess> server)
+      : System(std::string(mode.name), false),
+        mode_(mode),
         socket_(std::move(socket)),
         server_(std::move(server)) {}
 
   absl::StatusOr<std::unique_ptr<Connection>> Connect() override {
     absl::StatusOr<Client> client = Attach();
     if (!client.ok()) return client.status();
-    return std::make_unique<AptaConnection>(*std::move(client));
+    return std::make_unique<AptaConnection>(*std::move(client), mode_.is_trusted());
   }
 
   absl::Status Empty(absl::Span<const std::string_view> keys) override {
@@ -58,30 +81,20 @@ class AptaSystem : public System {
     return absl::OkStatus();
   }
 
-  // Pools are populated in the background; what is measured before that has ended would be
-  // measured beside it. Writing three quarters of the pool once ends it.
-  absl::Status WarmUp(std::uint64_t pool_bytes) {
-    absl::StatusOr<Client> client = Attach();
-    if (!client.ok()) return client.status();
-    const Bytes filler(16 << 20);
-    const std::uint64_t fillers = pool_bytes * 3 / 4 / filler.size();
-    absl::Status status;
-    std::vector<std::string> keys;
-    for (std::uint64_t i = 0; i < fillers && status.ok(); ++i) {
-      keys.push_back(fmt::format("filler-{}", i));
-      status = client->Put(keys.back(), filler).status();
-    }
-    for (const std::string& key : keys) status.Update(client->Delete(key).status());
-    return status;
+  // What is measured beside the population of a pool meets other memory than what follows it.
+  absl::Status AwaitPopulation() {
+    const absl::StatusOr<Client> client = Attach();
+    return client.ok() ? bench::AwaitPopulation(*client) : client.status();
   }
 
  private:
   absl::StatusOr<Client> Attach() {
-    return Client::Connect(
-        {.socket = socket_, .pool = pool_, .node = fmt::format("peers-{}-{}", pool_, ++nodes_)});
+    return Client::Connect({.socket = socket_,
+                            .pool = std::string(mode_.pool),
+                            .node = fmt::format("peers-{}-{}", mode_.pool, ++nodes_)});
   }
 
-  std::string pool_;
+  const Mode& mode_;
   std::string socket_;
   std::shared_ptr<ServerProcess> server_;
   int nodes_ = 0;
@@ -92,27 +105,27 @@ class AptaSystem : public System {
 absl::Status StartApta(const Setup& setup, Systems* systems) {
   const std::string socket = setup.folder + "/aptad.sock";
   std::vector<std::string> words = {setup.aptad, "--socket", socket};
-  const std::pair<std::string, std::string> modes[] = {{"apta", "strict"},
-                                                       {"apta-uncached", "uncached"}};
-  for (const auto& [name, mode] : modes) {
-    if (!setup.Wants(name)) continue;
-    // In the folder, which is removed: a pool's file stays when its server ends.
-    const std::string backing = setup.pool_backing == "file"
-                                    ? fmt::format("file:{}/pool-{}", setup.folder, mode)
-                                    : setup.pool_backing;
+  for (const Mode& mode : kModes) {
+    if (!setup.Wants(mode.name)) continue;
+    // In the folder, which is removed: a pool's file stays when its server ends. A trusted pool
+    // needs memory that nobody can truncate.
+    const bool is_file = setup.pool_backing == "file" && !mode.is_trusted();
+    const std::string backing = is_file ? fmt::format("file:{}/pool-{}", setup.folder, mode.pool)
+                                : setup.pool_backing == "file" ? "memfd"
+                                                               : setup.pool_backing;
     words.push_back("--pool");
-    words.push_back(fmt::format("name={0},coherence={0},bytes={1},backing={2}", mode,
-                                setup.pool_bytes, backing));
+    words.push_back(fmt::format("name={},coherence={},access={},bytes={},backing={}", mode.pool,
+                                mode.coherence, mode.access, setup.pool_bytes, backing));
   }
   if (words.size() == 3) return absl::OkStatus();
   auto server = ServerProcess::Start(std::move(words), socket, setup.folder + "/aptad.log");
   if (!server.ok()) return server.status();
   const auto shared = std::make_shared<ServerProcess>(*std::move(server));
-  for (const auto& [name, mode] : modes) {
-    if (!setup.Wants(name)) continue;
-    auto system = std::make_unique<AptaSystem>(name, mode, socket, shared);
-    const absl::Status warmed = system->WarmUp(setup.pool_bytes);
-    if (!warmed.ok()) return warmed;
+  for (const Mode& mode : kModes) {
+    if (!setup.Wants(mode.name)) continue;
+    auto system = std::make_unique<AptaSystem>(mode, socket, shared);
+    const absl::Status populated = system->AwaitPopulation();
+    if (!populated.ok()) return populated;
     systems->push_back(std::move(system));
   }
   return absl::OkStatus();

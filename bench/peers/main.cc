@@ -92,11 +92,13 @@ void Declare(CLI::App* app, Flags* flags) {
       ->check(CLI::ExistingDirectory);
   app->add_option("--aptad", flags->aptad, "Memory server's program [the one built with this]")
       ->check(CLI::ExistingFile);
-  app->add_option("--pool-backing", flags->backing,
-                  "Of Āpta's pools: memfd, hugetlb, or file: one in --folder [memfd]")
+  app->add_option(
+         "--pool-backing", flags->backing,
+         "Of Āpta's pools: memfd, hugetlb, or file: one in --folder (but for the trusted one, "
+         "a memfd then) [memfd]")
       ->check(CLI::IsMember({"memfd", "hugetlb", "file"}));
   app->add_option("--pool-bytes", flags->pool_bytes,
-                  "Of each of Āpta's two pools [1 GiB; 2 GiB with 64 MiB objects]")
+                  "Of each of Āpta's three pools [1 GiB; 2 GiB with 64 MiB objects]")
       ->transform(CLI::AsSizeValue(false));
   app->footer(
       "Medians, their spread over the rounds (±, coefficient of variation), 99th percentiles, and\n"

@@ -108,7 +108,8 @@ absl::Status StartFile(const Setup& setup, Systems* systems);
 
 // Names, in the order of the tables.
 inline constexpr std::string_view kSystemNames[] = {
-    "apta",      "apta-uncached",       "boost", "lmdb", "rocksdb", "redis", "redis-pipelined",
-    "memcached", "memcached-pipelined", "file"};
+    "apta",    "apta-uncached", "apta-trusted",    "boost",     "lmdb",
+    "rocksdb", "redis",         "redis-pipelined", "memcached", "memcached-pipelined",
+    "file"};
 
 }  // namespace apta::peers

@@ -8,6 +8,7 @@
 #include "compute/node_runtime.h"
 #include "compute/pending_state.h"
 #include "fabric/control.h"
+#include "fabric/copy.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 
@@ -19,6 +20,9 @@ Version Precondition(const PutOptions& options) {
   if (!options.if_version) return fabric::kAnyVersion;
   return std::min(*options.if_version, fabric::kAnyVersion - 1);
 }
+
+// From this size on one copy and two messages are sooner done than one message and two copies.
+constexpr std::size_t kInPlaceBytes = 32 << 10;
 
 }  // namespace
 
@@ -48,7 +52,17 @@ absl::StatusOr<Version> Client::Put(std::string_view key, BytesView value,
   Session* session = runtime_->session();
   if (session == nullptr) return runtime_->WhyNot();
   if (!fabric::IsValidKey(key)) return fabric::CheckKey(key);
-  return session->Put(key, value, Precondition(options));
+  if (value.size() < kInPlaceBytes || !session->writes_in_place() || options.if_version) {
+    return session->Put(key, value, Precondition(options));
+  }
+  const absl::StatusOr<std::unique_ptr<compute::DraftState>> draft =
+      compute::DraftState::Make(runtime_, session, key, value.size());
+  if (!draft.ok()) return draft.status();
+  const absl::Span<std::byte> bytes = (*draft)->bytes();
+  // The extent's header lies where others may write.
+  if (bytes.size() != value.size()) return session->Put(key, value, Precondition(options));
+  fabric::CopyToExtent(bytes.data(), value.data(), value.size(), value.size());
+  return (*draft)->Commit();
 }
 
 absl::StatusOr<Version> Client::Delete(std::string_view key, const PutOptions& options) {
@@ -210,6 +224,7 @@ absl::StatusOr<std::vector<PoolInfo>> Client::Pools() const {
     pool.bytes_held = Field<std::uint64_t>(entry, "bytes_held");
     pool.bytes_free = Field<std::uint64_t>(entry, "bytes_free");
     pool.objects = Field<std::uint64_t>(entry, "objects");
+    pool.bytes_populated = Field<std::uint64_t>(entry, "bytes_populated");
     pool.page_bytes = Field<std::uint64_t>(entry, "page_bytes");
     pool.last_version = Field<std::uint64_t>(entry, "last_version");
     pools.push_back(std::move(pool));

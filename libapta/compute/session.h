@@ -24,6 +24,7 @@
 #include "compute/pins.h"
 #include "compute/putc.h"
 #include "fabric/control.h"
+#include "fabric/copy.h"
 #include "fabric/doorbell.h"
 #include "fabric/index.h"
 #include "fabric/life.h"
@@ -44,6 +45,7 @@ class Session {
     BytesView payload;
     std::uint64_t argument = 0;
     fabric::TimeNs timeout_ns = 0;  // ~0 = none
+    bool past_caches = false;       // how its body is staged
   };
   static constexpr fabric::TimeNs kNoTimeout = ~fabric::TimeNs{0};
 
@@ -61,6 +63,8 @@ class Session {
 
   // In trusted pools: a fresh extent to fill in place, its commit, its abandonment.
   bool trusted() const { return trusted_; }
+  // Whether this node may fill extents itself. Not on an emulated link: it would carry nothing.
+  bool writes_in_place() const { return trusted_ && !link_.enabled(); }
   // RESOURCE_EXHAUSTED: no pool of this size can ever hold such an object.
   absl::Status CheckSize(std::string_view key, std::size_t size) const;
   absl::StatusOr<std::uint64_t> Create(std::string_view key, std::size_t size);
@@ -133,6 +137,7 @@ class Session {
   void Want(std::string_view key);
   Getc::Step ReadHeap(Getc* get);
   absl::StatusOr<fabric::Reply> AskRoomy(int shard, const Question& question);
+  absl::StatusOr<fabric::Reply> AskLarge(int shard, Question question);
   void ApplyIfNeeded(int shard);
   absl::StatusOr<Version> Change(Putc* put, std::string_view key, std::size_t bytes,
                                  const absl::StatusOr<fabric::Reply>& reply);
@@ -161,6 +166,7 @@ class Session {
   const fabric::Superblock* superblock_ = nullptr;
   std::vector<std::unique_ptr<fabric::SubmissionProducer<>>> submissions_;  // by shard
   Lanes lanes_;
+  fabric::HandOverWay hand_over_;
   PinDomain* pins_ = nullptr;
   std::unique_ptr<Cache> cache_;
   std::atomic<bool> failed_{false};

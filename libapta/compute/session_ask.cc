@@ -83,7 +83,8 @@ void Session::Tell(int shard, Op op, std::uint64_t argument) {
 absl::StatusOr<Reply> Session::AskRoomy(int shard, const Question& question) {
   TimeNs began_ns = 0;
   while (true) {
-    absl::StatusOr<Reply> reply = Ask(shard, question);
+    const bool is_large = question.payload.size() >= fabric::HandOverWay::kLeastBytes;
+    absl::StatusOr<Reply> reply = is_large ? AskLarge(shard, question) : Ask(shard, question);
     if (!reply.ok() || reply->reason != fabric::Reason::kPoolFull || reply->value[2] == 0) {
       return reply;
     }
@@ -93,6 +94,18 @@ absl::StatusOr<Reply> Session::AskRoomy(int shard, const Question& question) {
     if (now_ns - began_ns > std::min(kPatienceNs, question.timeout_ns)) return reply;
     sched_yield();
   }
+}
+
+// With a body that is worth a look at how it is staged.
+absl::StatusOr<Reply> Session::AskLarge(int shard, Question question) {
+  const std::uint64_t bytes = question.payload.size();
+  question.past_caches = hand_over_.NextIsPastCaches(bytes);
+  const TimeNs began_ns = RealClock::ReadNow();
+  absl::StatusOr<Reply> reply = Ask(shard, question);
+  if (reply.ok() && reply->code == 0) {
+    hand_over_.Took(question.past_caches, bytes, RealClock::ReadNow() - began_ns);
+  }
+  return reply;
 }
 
 absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
@@ -166,8 +179,13 @@ std::uint64_t Session::StageSome(int lane, std::uint16_t staging_page, const Que
   while (from < to) {
     const std::uint64_t position = (staging_page * fabric::kPageBytes + from) % kStagingBytes;
     const std::uint64_t bytes = std::min(to - from, kStagingBytes - position);
-    std::memcpy(port_.staging(lane) + position, question.payload.data() + (from - payload_offset),
-                bytes);
+    std::byte* const to_here = port_.staging(lane) + position;
+    const std::byte* const from_here = question.payload.data() + (from - payload_offset);
+    if (question.past_caches) {
+      fabric::CopyPastCaches(to_here, from_here, bytes);
+    } else {
+      std::memcpy(to_here, from_here, bytes);
+    }
     from += bytes;
   }
   return to;

@@ -92,7 +92,9 @@ class Region {
   absl::StatusOr<UniqueFd> client_fd() const;
 
   // Faults all pages in, on a thread of its own, in slices from `first_offset` on, without
-  // disturbing contents. Called once, after the NUMA policy has been applied by Open.
+  // disturbing contents, and makes them the 2 MiB pages that can be had. What populated_bytes()
+  // counts keeps its pages: it is size_bytes() when all is done. Called once, after the NUMA policy
+  // has been applied by Open.
   void PopulateInBackground(std::uint64_t first_offset = 0);
   std::uint64_t populated_bytes() const;
   void WaitUntilPopulated();

@@ -377,6 +377,34 @@ TEST_F(ApiTest, ADraftIsInvisibleUntilItIsCommittedOnce) {
   }
 }
 
+TEST_F(ApiTest, LargePutsIntoATrustedPoolComeBackWholeAndKeepNothing) {
+  Client writer = Connect("w", "trusted"), reader = Connect("r", "trusted");
+  const std::uint64_t used_bytes = PoolNamed("trusted").bytes_used;
+  for (const std::size_t size : {32 * kKiB - 1, 32 * kKiB, kMiB + 3, 9 * kMiB}) {
+    SCOPED_TRACE(size);
+    Version last = 0;
+    for (unsigned seed = 20; seed < 24; ++seed) {
+      const Bytes value = Pattern(size, seed);
+      const auto version = writer.Put("large", value);
+      ASSERT_TRUE(version.ok()) << version.status();
+      EXPECT_GT(*version, std::exchange(last, *version));
+      for (Client* client : {&writer, &reader}) {
+        const auto object = client->Get("large");
+        ASSERT_TRUE(object.ok()) << object.status();
+        EXPECT_EQ(object->version(), *version);
+        EXPECT_TRUE(object->bytes() == BytesView(value));
+      }
+    }
+    const Bytes other = Pattern(size, 1);
+    EXPECT_TRUE(
+        absl::IsFailedPrecondition(writer.Put("large", other, {.if_version = last - 1}).status()));
+    EXPECT_TRUE(writer.Put("large", other, {.if_version = last}).ok());
+  }
+  ASSERT_TRUE(writer.Delete("large").ok());
+  EXPECT_TRUE(absl::IsNotFound(reader.Get("large").status()));
+  EXPECT_TRUE(UsesEventually("trusted", used_bytes));
+}
+
 TEST_F(ApiTest, ADroppedDraftNeverHappened) {
   for (const char* pool : {"default", "trusted"}) {
     SCOPED_TRACE(pool);
@@ -439,6 +467,15 @@ TEST_F(ApiTest, ADraftLargerThanThePoolIsRefusedBeforeItCanBeFilled) {
     EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
   }
   EXPECT_TRUE(writer.Put("k", AsBytes("v")).ok());
+}
+
+TEST_F(ApiTest, EveryPoolIsPopulatedWholeInTheEnd) {
+  for (const char* name : {"default", "trusted"}) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(PoolNamed(name).bytes, 64u << 20);
+    EXPECT_TRUE(Eventually([&] { return PoolNamed(name).bytes_populated == 64u << 20; }));
+    EXPECT_NE(PoolNamed(name).page_bytes, 0u);
+  }
 }
 
 TEST_F(ApiTest, PoolsAreSeparate) {

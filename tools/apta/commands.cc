@@ -177,6 +177,9 @@ std::string DescribePool(const PoolInfo& pool) {
   line("region", fmt::format("{}, {}", FormatBytes(pool.bytes), pool.backing));
   // Known once the first pages have been populated.
   line("pages", pool.page_bytes == 0 ? "not known yet" : FormatBytes(pool.page_bytes));
+  line("populated", pool.bytes_populated < pool.bytes
+                        ? FormatBytes(pool.bytes_populated) + " so far, in the background"
+                        : "whole");
   line("NUMA nodes",
        pool.numa.empty() ? "not known yet" : pool.numa + ", as the kernel says of sample pages");
   line("used", fmt::format("{} in {} objects", FormatBytes(pool.bytes_used), pool.objects));

@@ -51,6 +51,7 @@ json ToJson(const PoolInfo& pool) {
           {"bytes_held", pool.bytes_held},
           {"bytes_free", pool.bytes_free},
           {"objects", pool.objects},
+          {"bytes_populated", pool.bytes_populated},
           {"page_bytes", pool.page_bytes},
           {"last_version", pool.last_version}};
 }

@@ -87,13 +87,17 @@ struct PoolInfo {
   std::uint64_t bytes_held = 0;  // in extents of old versions that some node has not released
   std::uint64_t bytes_free = 0;
   std::uint64_t objects = 0;
+  // How much of the region has been populated, in the background: its pages are there, and of the
+  // size that they will have. When it is `bytes`, nothing more happens to them.
+  std::uint64_t bytes_populated = 0;
   std::uint64_t page_bytes = 0;  // what the kernel backs the region with
   Version last_version = 0;
 };
 
 // An object being written: fill bytes(), then Commit(). Dropped without Commit, nothing happened.
 // In a pool with access=trusted the bytes are the extent itself and Commit copies nothing;
-// otherwise they are private memory and Commit is a Put. Not thread-safe; outlives its Client.
+// otherwise they are private memory and Commit is a Put. (A Put of 32 KiB or more into such a pool
+// is a draft, too: filled with one copy.) Not thread-safe; outlives its Client.
 class Draft {
  public:
   Draft(Draft&&) noexcept;
