@@ -141,11 +141,18 @@ A link is none, cxl (500ns, 80Gbps), rdma-fast (cxl and 14us per call), rdma (15
   jitter=TIME           up to so much more latency                  [0]
   call=TIME             more latency of each request                [0]
 
+A policy chooses among the nodes that have the function, a free thread, and no invalidation
+that they have not acknowledged (of the objects that a call declares to read, if it does):
+  criterion+locality    caches most bytes of what the call declares to read, else
+                        ran most of the same workflow; then the least loaded
+  random | round-robin | least-loaded
+
 The configuration file has the same keys; flags win, and one --pool replaces all its pools:
   socket = "/run/apta/aptad.sock"
   shards = 1
   threads = "auto"
   link = "none"
+  policy = "criterion+locality"
   [[pool]]
   name = "default"
   bytes = "4GiB"
@@ -158,6 +165,7 @@ struct Flags {
   std::optional<std::string> shards;
   std::optional<std::string> threads;
   std::optional<std::string> link;
+  std::optional<std::string> policy;
   std::vector<std::string> pools;
 };
 
@@ -179,6 +187,10 @@ void Declare(CLI::App* app, Flags* flags) {
       ->type_name("MODE");
   app->add_option("--link", flags->link, "Fabric link to emulate, see below [none]")
       ->type_name("LINK");
+  app->add_option("--policy", flags->policy,
+                  "Which of the nodes that may run an invocation does, see below\n"
+                  "[criterion+locality]")
+      ->type_name("NAME");
 }
 
 absl::StatusOr<ServerOptions> Combine(const Flags& flags) {
@@ -192,7 +204,8 @@ absl::StatusOr<ServerOptions> Combine(const Flags& flags) {
       {"socket", &flags.socket},
       {"shards", &flags.shards},
       {"threads", &flags.threads},
-      {"link", &flags.link}};
+      {"link", &flags.link},
+      {"policy", &flags.policy}};
   for (const auto& [key, value] : given) {
     if (!value->has_value()) continue;
     if (const absl::Status status = SetServerOption(key, **value, &options); !status.ok()) {

@@ -18,11 +18,12 @@
 #include "fabric/coherence.h"
 #include "fabric/region.h"
 #include "fabric/superblock.h"
+#include "scheduler/placement.h"
 
 namespace apta::daemon {
 namespace {
 
-constexpr std::string_view kServerKeys = "socket, shards, threads, link";
+constexpr std::string_view kServerKeys = "socket, shards, threads, link, policy";
 constexpr std::string_view kPoolKeys =
     "name, bytes, backing, numa, coherence, access, durability, owner, group, mode, "
     "directory_entries, ack_deadline, node_quota";
@@ -218,6 +219,8 @@ absl::Status SetServerOption(std::string_view key, std::string_view value, Serve
     options->shards = *shards;
   } else if (key == "threads") {
     options->threads = value;
+  } else if (key == "policy") {
+    options->policy = value;
   } else if (key == "link") {
     auto link = LinkOptions::Parse(value);
     if (!link.ok()) return link.status();
@@ -322,6 +325,10 @@ absl::Status Validate(const ServerOptions& options) {
   if (options.threads != "auto" && options.threads != "folded") {
     return absl::InvalidArgumentError(
         fmt::format("threads={} is neither auto nor folded", options.threads));
+  }
+  if (scheduler::FindPolicy(options.policy) == nullptr) {
+    return absl::InvalidArgumentError(fmt::format("policy={} is none of {}", options.policy,
+                                                  fmt::join(scheduler::kPolicyNames, ", ")));
   }
   if (const absl::Status status = ValidateLink(options.link); !status.ok()) return status;
   return ValidatePools(options.pools);

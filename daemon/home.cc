@@ -49,7 +49,8 @@ std::uint64_t QuotaFor(const Pool& pool) {
 
 }  // namespace
 
-Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate)
+Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
+           const scheduler::Policy* policy)
     : pool_(pool),
       share_(&pool->share(shard)),
       gate_(gate),
@@ -61,13 +62,15 @@ Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate)
       ack_deadline_ns_(pool->options().ack_deadline_ms * 1'000'000),
       quota_bytes_(QuotaFor(*pool)) {
   scheduler::Environment* const environment = this;
-  if (hosts_functions) executor_ = std::make_unique<scheduler::ExecutorManager>(environment);
+  if (hosts_functions) {
+    executor_ = std::make_unique<scheduler::ExecutorManager>(environment, policy);
+  }
   if (coherence_ == fabric::Coherence::kSync) blocking_.emplace();
   uploads_.reserve(fabric::kLanes);
 }
 
-void Home::AttachNode(NodeId node) {
-  node_[node] = Node{};
+void Home::AttachNode(NodeId node, std::string_view name) {
+  node_[node] = Node{.name = std::string(name)};
   oic_.AttachNode(node);
 }
 
@@ -87,6 +90,7 @@ void Home::EndRequestsOf(NodeId node) {
   std::erase_if(uploads_, [&](const Upload& upload) {
     if (upload.node != node) return false;
     if (upload.extent != 0) Discard(upload.extent);
+    heads_.erase(LaneKey(upload));
     return true;
   });
   if (blocking_) {
@@ -126,24 +130,26 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
     ++counters_.bad_requests;
     return false;  // there is no lane to answer in, or nothing that would be waited for
   }
+  const bool is_call = request.op == Op::kCall || request.op == Op::kStart;
+  const std::size_t max_key_bytes = is_call ? fabric::kMaxHeadBytes : fabric::kMaxKeyBytes;
   const bool is_busy = !is_one_way && (node_[node].uploading_lanes >> request.lane & 1) != 0;
   if (is_busy || (is_one_way && (is_staged || body_bytes != 0)) ||
-      request.key_bytes > fabric::kMaxKeyBytes || request.payload_bytes > kMaxPayloadBytes ||
+      request.key_bytes > max_key_bytes || request.payload_bytes > kMaxPayloadBytes ||
       (!is_staged && body_bytes > fabric::kInlineBytes) ||
       (is_staged && gate_->StagedBytes(node, request.lane) < request.key_bytes)) {
     Reject(from);
     return false;
   }
   // The key is copied out of memory that the node can write before it is looked at (invariant 3).
-  std::array<char, fabric::kMaxKeyBytes> key_copy;
+  std::array<char, fabric::kMaxHeadBytes> key_copy;
   std::string_view key(reinterpret_cast<const char*>(request.body), request.key_bytes);
   if (is_staged) {
     std::memcpy(key_copy.data(), gate_->Staging(node, request.lane) + StagingStart(request),
                 request.key_bytes);
     key = {key_copy.data(), request.key_bytes};
   }
-  const bool wants_key = request.op <= Op::kCreate || request.op == Op::kRegister ||
-                         request.op == Op::kCall || request.op == Op::kStart;
+  if (is_call && executor_) return BeginCall(from, request, key, now_ns);
+  const bool wants_key = request.op <= Op::kCreate || request.op == Op::kRegister;
   if (wants_key != !key.empty() || (wants_key && !fabric::IsValidKey(key))) {
     Fail(from, StatusCode::kInvalidArgument, Reason::kBadKey);
     ++counters_.bad_requests;
@@ -164,10 +170,10 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
       Get(from, key_hash, key, request.argument);
       return true;
     case Op::kPut:
-    case Op::kCall:
-    case Op::kStart:
+      BeginPut(from, request, key_hash, key, now_ns);
+      return true;
     case Op::kReady:
-      BeginUpload(from, request, key_hash, key, now_ns);
+      BeginReady(from, request, now_ns);
       return true;
     case Op::kDelete:
       Delete(from, key_hash, key, request.argument);
@@ -192,8 +198,12 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
     case Op::kWait:
     case Op::kPoll:
     case Op::kForget:
+    case Op::kExplain:
       CallOnInvocation(from, request);
       return true;
+    case Op::kCall:
+    case Op::kStart:
+      break;  // above
   }
   return false;
 }
@@ -212,7 +222,15 @@ int Home::AdvanceUploads(TimeNs now_ns) {
     uploads_[i] = uploads_.back();
     uploads_.pop_back();
     node_[upload.node].uploading_lanes &= ~(std::uint64_t{1} << upload.lane);
-    EndUpload(upload, now_ns);
+    const auto head = heads_.find(LaneKey(upload));
+    if (head == heads_.end()) {
+      EndUpload(upload, nullptr, now_ns);
+    } else {
+      const std::string bytes = std::move(head->second);
+      heads_.erase(head);
+      const auto said = fabric::ParseCallHead(bytes);  // did so when it came
+      EndUpload(upload, &*said, now_ns);
+    }
     ++done;
   }
   return done;
@@ -260,9 +278,17 @@ void Home::AskForAcknowledgements(NodeId node) {
   gate_->Nudge(node);
 }
 
-// To any home of the pool: an object that a function reads may live on any shard.
-bool Home::OwesAcknowledgement(NodeId node) const {
+// To any home of the pool: an object that a function reads may live on any shard. One that is
+// declared has one home, which knows for itself; no home has to be asked (owed_keys.h).
+bool Home::OwesAcknowledgement(NodeId node, bool declares_reads,
+                               absl::Span<const std::uint64_t> reads) const {
   if (!fabric::Upholds(fabric::Rule::kScheduleOnlyClean)) return false;
+  if (declares_reads) {
+    return std::any_of(reads.begin(), reads.end(), [&](std::uint64_t key_hash) {
+      const auto shard = static_cast<int>(share_->index.view().ShardOf(key_hash));
+      return pool_->share(shard).owed_keys.MayOwe(node, key_hash);
+    });
+  }
   for (int shard = 0; shard < pool_->shards(); ++shard) {
     if (pool_->share(shard).owes[node].load(std::memory_order_acquire) != 0) return true;
   }

@@ -19,7 +19,10 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <string>
 #include <vector>
+
+#include "absl/container/flat_hash_map.h"
 
 #include "daemon/blocking_puts.h"
 #include "daemon/node_set.h"
@@ -28,6 +31,7 @@
 #include "daemon/osc.h"
 #include "daemon/otc.h"
 #include "daemon/pool.h"
+#include "fabric/call_head.h"
 #include "fabric/clock.h"
 #include "fabric/coherence.h"
 #include "fabric/message.h"
@@ -82,9 +86,10 @@ struct HomeCounters {
 class Home final : private RoundObserver, private scheduler::Environment {
  public:
   // `hosts_functions`: this home is the one that the pool's Executor Manager lives in.
-  Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate);
+  Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
+       const scheduler::Policy* policy = scheduler::FindPolicy(scheduler::kPolicyNames[0]));
 
-  void AttachNode(NodeId node);
+  void AttachNode(NodeId node, std::string_view name = "");
   // The node is cut off: it owes nothing and sends nothing more, but until ForgetNode it may read
   // what it could read now. Done by the home itself for a node that is past its acknowledgement
   // deadline or its quota; once for each node.
@@ -134,6 +139,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
     std::uint64_t key_hash;
   };
   struct Node {
+    std::string name;
     std::vector<Draft> drafts;          // of kCreate
     std::vector<std::uint64_t> lent;    // extents that replies lent
     std::uint64_t nudged_at = 0;        // invalidations issued when it was last nudged
@@ -159,15 +165,28 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void CallOnInvocation(const scheduler::Waiter& from, const Request& request);
 
   // Requests with a payload: begin, copy in slices, end.
-  void BeginUpload(const scheduler::Waiter& from, const Request& request, std::uint64_t key_hash,
-                   std::string_view key, TimeNs now_ns);
+  void BeginPut(const scheduler::Waiter& from, const Request& request, std::uint64_t key_hash,
+                std::string_view key, TimeNs now_ns);
+  void Receive(Upload upload, const Request& request, const fabric::CallSaid* said, TimeNs now_ns);
+  static Upload MakeUpload(const scheduler::Waiter& from, const Request& request);
   static std::uint64_t StagingStart(const Request& request);
   int AdvanceUploads(TimeNs now_ns);
   bool AdvanceUpload(Upload* upload);  // true: the body is whole
-  void EndUpload(const Upload& upload, TimeNs now_ns);
+  void EndUpload(const Upload& upload, const fabric::CallSaid* said, TimeNs now_ns);
   void CommitPut(const scheduler::Waiter& from, std::uint64_t key_hash, std::uint64_t extent,
                  std::uint64_t if_version);
-  void EndCall(const Upload& upload, TimeNs now_ns);
+
+  // Functions (home_functions.cc).
+  bool BeginCall(const scheduler::Waiter& from, const Request& request, std::string_view key,
+                 TimeNs now_ns);
+  void BeginReady(const scheduler::Waiter& from, const Request& request, TimeNs now_ns);
+  void EndCall(const Upload& upload, const fabric::CallSaid& said, TimeNs now_ns);
+  void EndReady(const Upload& upload, TimeNs now_ns);
+  void Explain(const scheduler::Waiter& from, std::uint64_t invocation);
+  std::uint64_t Lend(NodeId node, std::string_view text);  // 0: there is no room
+  static std::uint32_t LaneKey(const Upload& upload) {
+    return std::uint32_t{upload.node} << 16 | upload.lane;
+  }
 
   bool CheckVersion(const scheduler::Waiter& from, const std::optional<Osc::Served>& served,
                     std::uint64_t if_version);
@@ -189,14 +208,23 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void OnAcknowledged(const RoundSpec& round) override;
   void OnOwes(NodeId node, std::uint64_t sequence) override {
     // Release: set before the put is answered, so that a call that its writer makes next finds it;
-    // partner: the acquire in OwesAcknowledgement.
+    // partner: the acquire in OwesAcknowledgement. So it is with owed_keys.
     share_->owes[node].store(sequence, std::memory_order_release);
   }
+  void OnOwesKey(NodeId node, std::uint64_t key_hash, bool owes) override {
+    owes ? share_->owed_keys.Add(node, key_hash) : share_->owed_keys.Remove(node, key_hash);
+  }
+  void OnOwesAll(NodeId node) override { share_->owed_keys.AddAll(node); }
+  void OnOwesNoKey(NodeId node) override { share_->owed_keys.Clear(node); }
   void OnReleased(std::uint64_t extent) override;
 
   // scheduler::Environment
-  bool OwesAcknowledgement(NodeId node) const override;
+  bool OwesAcknowledgement(NodeId node, bool declares_reads,
+                           absl::Span<const std::uint64_t> reads) const override;
   void AskForAcknowledgements(NodeId node) override;
+  void AddLocalBytes(absl::Span<const std::uint64_t> reads,
+                     absl::Span<scheduler::Candidate> candidates) const override;
+  std::string_view NameOf(NodeId node) const override { return node_[node].name; }
   void Deliver(const scheduler::Waiter& worker, const scheduler::Delivery& delivery) override;
   void Answer(const scheduler::Waiter& waiter, const scheduler::Outcome& outcome) override;
   void Release(scheduler::Payload payload) override;
@@ -219,6 +247,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   std::uint64_t told_held_bytes_ = 0;  // what share_ says
   std::array<Node, fabric::kMaxNodes> node_;
   std::vector<Upload> uploads_;
+  absl::flat_hash_map<std::uint32_t, std::string> heads_;  // of calls in uploads_, by LaneKey
   struct Forgetting {
     NodeId node;
     std::uint64_t position;

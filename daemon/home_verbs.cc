@@ -286,63 +286,66 @@ bool Home::DiscardIf(bool is_its_own, std::uint64_t extent) {
 // ---------------------------------------------------------------------------------------------
 // Requests with a payload.
 
-void Home::BeginUpload(const Waiter& from, const Request& request, std::uint64_t key_hash,
-                       std::string_view key, TimeNs now_ns) {
-  const bool is_put = request.op == Op::kPut;
-  const bool is_staged = (request.flags & fabric::kBodyStaged) != 0;
-  Upload upload{.node = from.node,
-                .lane = from.lane,
-                .request_id = from.request_id,
-                .op = request.op,
-                .flags = request.flags,
-                .argument = request.argument,
-                .key_hash = key_hash,
-                .extent = 0,
-                .staging_start = StagingStart(request),
-                .body_bytes = 0,
-                .payload_offset = 0,
-                .payload = 0,
-                .drained_bytes = 0,
-                .function = 0};
-  if (is_put) {
-    // Fail early what cannot succeed; CommitPut looks again when the payload is whole.
-    if (request.argument != fabric::kAnyVersion &&
-        !CheckVersion(from, osc_.Translate(key_hash, key), request.argument)) {
-      return;
-    }
-  } else if (request.op != Op::kReady) {
-    const auto function = executor_->FindFunction(key);
-    if (!function) {
-      Fail(from, StatusCode::kNotFound, Reason::kNoSuchFunction);
-      return;
-    }
-    upload.function = *function;
+Home::Upload Home::MakeUpload(const Waiter& from, const Request& request) {
+  return {.node = from.node,
+          .lane = from.lane,
+          .request_id = from.request_id,
+          .op = request.op,
+          .flags = request.flags,
+          .argument = request.argument,
+          .key_hash = 0,
+          .extent = 0,
+          .staging_start = StagingStart(request),
+          .body_bytes = 0,
+          .payload_offset = 0,
+          .payload = 0,
+          .drained_bytes = 0,
+          .function = 0};
+}
+
+void Home::BeginPut(const Waiter& from, const Request& request, std::uint64_t key_hash,
+                    std::string_view key, TimeNs now_ns) {
+  // Fail early what cannot succeed; CommitPut looks again when the payload is whole.
+  if (request.argument != fabric::kAnyVersion &&
+      !CheckVersion(from, osc_.Translate(key_hash, key), request.argument)) {
+    return;
   }
-  if (is_put || request.payload_bytes > 0) {
-    upload.extent = is_put ? opc_.Begin(key_hash, key, request.payload_bytes)
-                           : opc_.Begin(0, {}, request.payload_bytes);
-    if (upload.extent == 0) {
-      FailFull(from, is_put ? key.size() : 0, request.payload_bytes);
-      return;
-    }
-    upload.payload = Opc::PayloadAt(upload.extent, is_put ? key.size() : 0, request.payload_bytes);
+  Upload upload = MakeUpload(from, request);
+  upload.key_hash = key_hash;
+  upload.extent = opc_.Begin(key_hash, key, request.payload_bytes);
+  if (upload.extent == 0) {
+    FailFull(from, key.size(), request.payload_bytes);
+    return;
   }
-  if (!is_staged) {
+  upload.payload = Opc::PayloadAt(upload.extent, key.size(), request.payload_bytes);
+  Receive(upload, request, nullptr, now_ns);
+}
+
+// The payload, to where it belongs. `said`: of a call.
+void Home::Receive(Upload upload, const Request& request, const fabric::CallSaid* said,
+                   TimeNs now_ns) {
+  if ((request.flags & fabric::kBodyStaged) == 0) {
     if (request.payload_bytes > 0) {
       opc_.Fill(upload.payload, 0, request.body + request.key_bytes, request.payload_bytes,
                 request.payload_bytes);
     }
-    EndUpload(upload, now_ns);
+    EndUpload(upload, said, now_ns);
     return;
   }
   upload.payload_offset = fabric::StagedPayloadOffset(request.key_bytes);
   upload.body_bytes = upload.payload_offset + request.payload_bytes;
   upload.drained_bytes = upload.payload_offset;
   if (AdvanceUpload(&upload)) {
-    EndUpload(upload, now_ns);
+    EndUpload(upload, said, now_ns);
     return;
   }
-  node_[from.node].uploading_lanes |= std::uint64_t{1} << from.lane;
+  node_[upload.node].uploading_lanes |= std::uint64_t{1} << upload.lane;
+  if (said != nullptr) {
+    std::string& head = heads_[LaneKey(upload)];
+    head.resize(fabric::kMaxHeadBytes);
+    head.resize(
+        fabric::MakeCallHead(said->head, said->reads(), said->node, "", head.data()).size());
+  }
   uploads_.push_back(upload);
 }
 
@@ -370,7 +373,7 @@ bool Home::AdvanceUpload(Upload* upload) {
   return false;
 }
 
-void Home::EndUpload(const Upload& upload, TimeNs now_ns) {
+void Home::EndUpload(const Upload& upload, const fabric::CallSaid* said, TimeNs now_ns) {
   switch (upload.op) {
     case Op::kPut:
       CommitPut({upload.node, upload.lane, upload.request_id}, upload.key_hash, upload.extent,
@@ -378,8 +381,10 @@ void Home::EndUpload(const Upload& upload, TimeNs now_ns) {
       return;
     case Op::kCall:
     case Op::kStart:
+      EndCall(upload, *said, now_ns);
+      return;
     case Op::kReady:
-      EndCall(upload, now_ns);
+      EndReady(upload, now_ns);
       return;
     case Op::kGet:
     case Op::kDelete:
@@ -393,123 +398,9 @@ void Home::EndUpload(const Upload& upload, TimeNs now_ns) {
     case Op::kWait:
     case Op::kPoll:
     case Op::kForget:
+    case Op::kExplain:
       return;  // have no payload
   }
-}
-
-// ---------------------------------------------------------------------------------------------
-// Functions: between requests and the Executor Manager.
-
-void Home::EndCall(const Upload& upload, TimeNs now_ns) {
-  const Waiter from{upload.node, upload.lane, upload.request_id};
-  const scheduler::Payload payload{upload.extent};
-  if (upload.op == Op::kReady) {
-    if (upload.argument != 0) {
-      const int code = std::min<int>(upload.flags >> fabric::kStatusShift,
-                                     static_cast<int>(StatusCode::kUnauthenticated));
-      executor_->Finish(from.node, upload.argument, static_cast<StatusCode>(code), payload);
-    } else {
-      Release(payload);
-    }
-    executor_->Ready(from);
-    executor_->Poll(now_ns);
-    return;
-  }
-  // Its last node may have gone while the input was on its way.
-  if (!executor_->IsOffered(upload.function)) {
-    Release(payload);
-    Fail(from, StatusCode::kNotFound, Reason::kNoSuchFunction);
-    return;
-  }
-  const bool waits = upload.op == Op::kCall;
-  const TimeNs deadline_ns = now_ns + std::min<TimeNs>(upload.argument, TimeNs{1} << 60);
-  const auto id = executor_->Call(from.node, waits ? std::optional(from) : std::nullopt,
-                                  upload.function, payload, deadline_ns, now_ns);
-  if (!id) {
-    Fail(from, StatusCode::kResourceExhausted, Reason::kQueueFull,
-         scheduler::ExecutorManager::kMaxQueued);
-  } else if (!waits) {
-    gate_->Answer(from, {.value = {*id}}, 0);
-  }
-}
-
-void Home::Register(const Waiter& from, std::string_view function, std::uint64_t limits) {
-  const Reason reason =
-      executor_->Register(from.node, function, fabric::FunctionLimits::Unpack(limits));
-  if (reason == Reason::kNone) {
-    gate_->Answer(from, {}, 0);
-  } else {
-    Fail(from,
-         reason == Reason::kAlreadyRegistered ? StatusCode::kAlreadyExists
-                                              : StatusCode::kResourceExhausted,
-         reason, scheduler::ExecutorManager::kMaxFunctionsPerNode);
-  }
-}
-
-void Home::CallOnInvocation(const Waiter& from, const Request& request) {
-  switch (request.op) {
-    case Op::kUnready:
-      executor_->Unready(from.node);
-      gate_->Answer(from, {}, 0);
-      return;
-    case Op::kWait:
-      if (!executor_->Wait(from, request.argument)) {
-        Fail(from, StatusCode::kNotFound, Reason::kNoSuchInvocation);
-      }
-      return;
-    case Op::kPoll: {
-      const std::optional<bool> has_ended = executor_->Poll(from.node, request.argument);
-      if (has_ended) {
-        gate_->Answer(from, {.value = {*has_ended ? 1u : 0u}}, 0);
-      } else {
-        Fail(from, StatusCode::kNotFound, Reason::kNoSuchInvocation);
-      }
-      return;
-    }
-    case Op::kForget:
-      executor_->Forget(from.node, request.argument);
-      return;
-    case Op::kGet:
-    case Op::kPut:
-    case Op::kDelete:
-    case Op::kStat:
-    case Op::kCreate:
-    case Op::kCommit:
-    case Op::kAbort:
-    case Op::kRelease:
-    case Op::kRegister:
-    case Op::kReady:
-    case Op::kCall:
-    case Op::kStart:
-      return;  // are no invocation's
-  }
-}
-
-void Home::Deliver(const Waiter& worker, const scheduler::Delivery& delivery) {
-  gate_->Answer(
-      worker,
-      {.extent_offset = delivery.input.extent,
-       .value = {delivery.id, delivery.local_function | std::uint64_t{delivery.attempt} << 32,
-                 delivery.left_ns}},
-      delivery.input.extent != 0 ? opc_.header(delivery.input.extent)->payload_bytes : 0);
-}
-
-void Home::Answer(const Waiter& waiter, const scheduler::Outcome& outcome) {
-  std::uint64_t payload_bytes = 0;
-  if (outcome.payload.extent != 0) {
-    node_[waiter.node].lent.push_back(outcome.payload.extent);
-    payload_bytes = opc_.header(outcome.payload.extent)->payload_bytes;
-  }
-  gate_->Answer(waiter,
-                {.code = static_cast<std::uint16_t>(outcome.code),
-                 .reason = outcome.reason,
-                 .extent_offset = outcome.payload.extent,
-                 .value = {outcome.attempts}},
-                payload_bytes);
-}
-
-void Home::Release(scheduler::Payload payload) {
-  if (payload.extent != 0) Discard(payload.extent);
 }
 
 }  // namespace apta::daemon

@@ -37,7 +37,8 @@ void Oic::AttachNode(NodeId node) {
 // Model rule: FENCED_STAYS_QUARANTINED
 void Oic::FenceNode(NodeId node) {
   answering_.Remove(node);
-  owing_.Remove(node);  // without OnOwes: nothing is to be started there before it is gone
+  owing_.Remove(node);
+  observer_->OnOwesAll(node);  // nothing is to be started there before it is gone
   for (RoundIndex index = 0; index < round_.size(); ++index) {
     Round& round = round_[index];
     if (!round.live || !(round.waiting.Contains(node) || round.holding.Contains(node))) continue;
@@ -55,6 +56,7 @@ void Oic::ForgetNode(NodeId node) {
   answering_.Remove(gone);
   present_.Remove(gone);
   OwesNothing(node);
+  observer_->OnOwesNoKey(node);
   if (!Upholds(Rule::kDeadOwesNothing)) return;
   for (RoundIndex index = 0; index < round_.size(); ++index) {
     Round& round = round_[index];
@@ -117,6 +119,7 @@ void Oic::IssueTo(NodeId node, RoundIndex index, TimeNs now_ns) {
   const bool room = sequence - state.acked <= kRecords && state.acked >= state.drop_all;
   if (room) {
     state.round_of[sequence % kRecords] = index;
+    observer_->OnOwesKey(node, spec.key_hash, true);
     gate_->Issue(node, sequence,
                  {.key_hash = spec.key_hash,
                   .version = spec.version,
@@ -124,6 +127,7 @@ void Oic::IssueTo(NodeId node, RoundIndex index, TimeNs now_ns) {
                   .visible_at_ns = 0});
   } else {
     state.drop_all = sequence;
+    observer_->OnOwesAll(node);
     gate_->IssueDropAll(node, sequence);
   }
 }
@@ -233,6 +237,7 @@ int Oic::Acknowledge(NodeId node, std::uint64_t sequence, TimeNs now_ns) {
       ++moved;
     }
     for (RoundIndex& index : state.round_of) index = kNoRound;
+    observer_->OnOwesNoKey(node);  // what follows a mark before it was acknowledged is one too
     return moved;
   }
   for (std::uint64_t s = first; s <= sequence; ++s) {
@@ -240,6 +245,7 @@ int Oic::Acknowledge(NodeId node, std::uint64_t sequence, TimeNs now_ns) {
     RoundIndex& index = state.round_of[s % kRecords];
     if (index == kNoRound) continue;
     const std::uint64_t extent = round_[index].spec.extent;
+    observer_->OnOwesKey(node, round_[index].spec.key_hash, false);
     AcknowledgeRound(index, node, extent != 0 && holds(extent));
     index = kNoRound;
     ++moved;

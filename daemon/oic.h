@@ -73,6 +73,11 @@ class RoundObserver {
   virtual void OnAcknowledged(const RoundSpec& round) = 0;
   // The node owes acknowledgements up to `sequence` to this home; 0 = none.
   virtual void OnOwes(NodeId node, std::uint64_t sequence) = 0;
+  // For which keys: a record of one was issued, or (false) has been acknowledged; all, which also
+  // goes for a fenced node until it is gone; none.
+  virtual void OnOwesKey(NodeId node, std::uint64_t key_hash, bool owes) = 0;
+  virtual void OnOwesAll(NodeId node) = 0;
+  virtual void OnOwesNoKey(NodeId node) = 0;
   // Nobody can read the extent any more.
   virtual void OnReleased(std::uint64_t extent) = 0;
 };

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "apta/server.h"
 #include "daemon/object_manager.h"
+#include "daemon/owed_keys.h"
 #include "fabric/coherence.h"
 #include "fabric/index.h"
 #include "fabric/message.h"
@@ -37,6 +38,7 @@ struct HeapShare {
   // Up to which sequence a node owes this shard's home acknowledgements, 0 = none: what the
   // scheduler, on another shard, asks.
   std::array<std::atomic<std::uint64_t>, fabric::kMaxNodes> owes{};
+  OwedKeys owed_keys;                        // the same, by key
   std::atomic<std::uint64_t> held_bytes{0};  // of old versions that nodes have not released
 
  private:

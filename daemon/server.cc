@@ -158,7 +158,7 @@ absl::Status Server::StartShards(const ServerOptions& options) {
   };
   for (int index = 0; index < options.shards; ++index) {
     absl::StatusOr<std::unique_ptr<Shard>> shard =
-        Shard::Start(index, pools, options.link, observer);
+        Shard::Start(index, pools, options.link, scheduler::FindPolicy(options.policy), observer);
     if (!shard.ok()) return shard.status();
     shards_.push_back(*std::move(shard));
   }

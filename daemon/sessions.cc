@@ -238,8 +238,8 @@ absl::Status Sessions::Attach(const Hello& hello, UniqueFd* socket) {
   *slot = std::move(session);
   for (const auto& shard : shards_) {
     shard->RunAndWait([&] {
-      shard->AttachNode(attached->node, static_cast<int>(attached->pool_index), &attached->port,
-                        socket->get());
+      shard->AttachNode(attached->node, attached->name, static_cast<int>(attached->pool_index),
+                        &attached->port, socket->get());
     });
   }
   const NodeId node = attached->node;
@@ -372,16 +372,25 @@ std::string Sessions::StateAsJson() {
                         {"pid", session->pid},
                         {"pool", pools_[session->pool_index]->options().name}};
     std::uint64_t outstanding = 0;
+    std::uint64_t held_bytes = 0;
     for (const auto& shard : shards_) {
       shard->RunAndWait([&] {
         const Home& home = shard->home(static_cast<int>(session->pool_index));
         outstanding += home.oic().Outstanding(session->node);
+        held_bytes += home.oic().HeldBytesOf(session->node);
         if (home.executor() == nullptr) return;
         node["functions"] = home.executor()->FunctionsOf(session->node);
-        node["running"] = home.executor()->RunningOn(session->node);
+        const scheduler::NodeLoad load = home.executor()->LoadOf(session->node);
+        node["threads"] = load.threads;
+        node["idle"] = load.idle;
+        node["running"] = load.running;
+        node["waiting"] = load.waiting;
+        node["stuck"] = load.stuck;
       });
     }
     node["outstanding"] = outstanding;
+    node["held_bytes"] = held_bytes;
+    node["fenced"] = session->is_fenced;
     state["nodes"].push_back(std::move(node));
   }
   // A name may be any bytes; JSON may not.

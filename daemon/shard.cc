@@ -39,14 +39,16 @@ absl::Status AddToEpoll(int epoll, int fd) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Shard>> Shard::Start(int index, std::vector<Pool*> pools,
-                                                    const LinkOptions& link, Observer observer) {
+                                                    const LinkOptions& link,
+                                                    const scheduler::Policy* policy,
+                                                    Observer observer) {
   absl::StatusOr<fabric::Doorbell> mail = fabric::Doorbell::Create();
   if (!mail.ok()) return mail.status();
   fabric::UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll.valid()) return absl::ErrnoToStatus(errno, "epoll_create1");
   const absl::Status added = AddToEpoll(epoll.get(), mail->fd());
   if (!added.ok()) return added;
-  std::unique_ptr<Shard> shard(new Shard(index, std::move(pools), link, std::move(observer),
+  std::unique_ptr<Shard> shard(new Shard(index, std::move(pools), link, policy, std::move(observer),
                                          *std::move(mail), std::move(epoll)));
   Shard* self = shard.get();
   shard->thread_ = std::thread([self] { self->Run(); });
@@ -54,8 +56,9 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Start(int index, std::vector<Pool*
   return shard;
 }
 
-Shard::Shard(int index, std::vector<Pool*> pools, const LinkOptions& link, Observer observer,
-             fabric::Doorbell mail, fabric::UniqueFd epoll)
+Shard::Shard(int index, std::vector<Pool*> pools, const LinkOptions& link,
+             const scheduler::Policy* policy, Observer observer, fabric::Doorbell mail,
+             fabric::UniqueFd epoll)
     : index_(index),
       pools_(std::move(pools)),
       link_(link),
@@ -64,7 +67,8 @@ Shard::Shard(int index, std::vector<Pool*> pools, const LinkOptions& link, Obser
       epoll_(std::move(epoll)) {
   NodeGate* const gate = this;
   for (Pool* pool : pools_) {
-    homes_.push_back(std::make_unique<Home>(pool, index, /*hosts_functions=*/index == 0, gate));
+    homes_.push_back(
+        std::make_unique<Home>(pool, index, /*hosts_functions=*/index == 0, gate, policy));
   }
   attached_.reserve(fabric::kMaxNodes);
   answered_.reserve(fabric::kLanes * 4);
@@ -87,11 +91,12 @@ void Shard::RunAndWait(const std::function<void()>& job) {
 
 absl::Status Shard::WatchDoorbell(int doorbell_fd) { return AddToEpoll(epoll_.get(), doorbell_fd); }
 
-void Shard::AttachNode(NodeId node, int pool_index, const fabric::Port* port, int socket) {
+void Shard::AttachNode(NodeId node, std::string_view name, int pool_index, const fabric::Port* port,
+                       int socket) {
   const fabric::LinkDirection to_node(link_, (std::uint64_t{node} << 32) + 1);
   node_[node].emplace(port, socket, &home(pool_index), index_, to_node);
   attached_.push_back(node);
-  home(pool_index).AttachNode(node);
+  home(pool_index).AttachNode(node, name);
 }
 
 void Shard::FenceNode(NodeId node) {

@@ -39,7 +39,9 @@ class Shard final : private NodeGate {
   static constexpr std::uint64_t kMaxBadRequests = 1024;
 
   static absl::StatusOr<std::unique_ptr<Shard>> Start(int index, std::vector<Pool*> pools,
-                                                      const LinkOptions& link, Observer observer);
+                                                      const LinkOptions& link,
+                                                      const scheduler::Policy* policy,
+                                                      Observer observer);
   ~Shard();  // stops the thread
 
   // Runs `job` on the shard's thread, soon.
@@ -50,7 +52,8 @@ class Shard final : private NodeGate {
   absl::Status WatchDoorbell(int doorbell_fd);
 
   // On the shard's thread. `port` and `socket` outlive the node, until on_forgotten.
-  void AttachNode(NodeId node, int pool_index, const fabric::Port* port, int socket);
+  void AttachNode(NodeId node, std::string_view name, int pool_index, const fabric::Port* port,
+                  int socket);
   void FenceNode(NodeId node);  // was fenced, by this shard or by another
   void ForgetNode(NodeId node);
   Home& home(int pool_index) { return *homes_[static_cast<std::size_t>(pool_index)]; }
@@ -75,8 +78,9 @@ class Shard final : private NodeGate {
     std::uint64_t bad_requests = 0;
   };
 
-  Shard(int index, std::vector<Pool*> pools, const LinkOptions& link, Observer observer,
-        fabric::Doorbell mail, fabric::UniqueFd epoll);
+  Shard(int index, std::vector<Pool*> pools, const LinkOptions& link,
+        const scheduler::Policy* policy, Observer observer, fabric::Doorbell mail,
+        fabric::UniqueFd epoll);
 
   void Run();
   int PollOnce();

@@ -1,31 +1,57 @@
+// The life of invocations and attempts; how they are placed is in executor_placement.cc.
+
 #include "scheduler/executor_manager.h"
 
 #include <algorithm>
 
-#include "scheduler/placement.h"
-
 namespace apta::scheduler {
 
+using absl::StatusCode;
+using fabric::InvocationOf;
 using fabric::Reason;
+using fabric::SlotOf;
+
+namespace {
+
+static_assert(ExecutorManager::kMaxInvocations <= fabric::kMaxInvocationSlots);
+
+constexpr std::size_t kMaxTracks = 1024;
+constexpr NodeId kNobody = fabric::kMaxNodes;
+
+}  // namespace
+
+ExecutorManager::ExecutorManager(Environment* environment, const Policy* policy)
+    : environment_(environment), policy_(policy), track_(kMaxTracks) {}
 
 Reason ExecutorManager::Register(NodeId node, std::string_view function,
                                  const FunctionLimits& limits) {
-  node_[node].takes_work = true;
-  const auto known = function_id_.find(std::string(function));
-  if (known != function_id_.end() && FindLocal(node, known->second) != nullptr) {
-    return Reason::kAlreadyRegistered;
+  Node& state = node_[node];
+  state.takes_work = true;
+  has_changed_ = true;
+  const auto known = function_id_.find(absl::string_view(function.data(), function.size()));
+  if (known != function_id_.end()) {
+    for (const LocalFunction& local : state.functions) {
+      if (local.function != known->second) continue;
+      return local.limits == limits ? Reason::kAlreadyRegistered : Reason::kOtherLimits;
+    }
   }
-  if (node_[node].functions.size() >= kMaxFunctionsPerNode) return Reason::kQueueFull;
+  if (state.functions.size() >= kMaxFunctionsPerNode) return Reason::kQueueFull;
   FunctionId id;
   if (known != function_id_.end()) {
     id = known->second;
   } else {
     id = ++last_function_;
+    function_[id].id = id;
     function_[id].name = function;
     function_id_.emplace(std::string(function), id);
   }
-  node_[node].functions.push_back({id, limits});
-  function_.at(id).nodes.push_back(node);
+  state.threads = limits.threads;
+  state.functions.push_back({id, limits});
+  std::vector<Offer>& offers = function_.at(id).offers;
+  const Offer offer{node, static_cast<std::uint32_t>(state.functions.size() - 1)};
+  offers.insert(std::upper_bound(offers.begin(), offers.end(), offer,
+                                 [](const Offer& a, const Offer& b) { return a.node < b.node; }),
+                offer);
   return Reason::kNone;
 }
 
@@ -33,7 +59,7 @@ Reason ExecutorManager::Register(NodeId node, std::string_view function,
 void ExecutorManager::DropIfUnused(FunctionId function) {
   const auto entry = function_.find(function);
   if (entry == function_.end()) return;  // went with its last invocation
-  if (!entry->second.nodes.empty() || entry->second.invocations > 0) return;
+  if (!entry->second.offers.empty() || entry->second.invocations > 0) return;
   function_id_.erase(entry->second.name);
   function_.erase(entry);
 }
@@ -44,8 +70,9 @@ void ExecutorManager::Ready(const Waiter& worker) {
     // A lane has one question at a time; one that asks again forgets the first.
     std::erase_if(idle, [&](const Waiter& other) { return other.lane == worker.lane; });
     idle.push_back(worker);
+    has_changed_ = true;
   } else {
-    environment_->Answer(worker, {absl::StatusCode::kCancelled, Reason::kCancelled});
+    environment_->Answer(worker, {StatusCode::kCancelled, Reason::kCancelled});
   }
 }
 
@@ -54,267 +81,344 @@ void ExecutorManager::Unready(NodeId node) {
   std::vector<Waiter> workers;
   workers.swap(node_[node].idle_workers);
   for (const Waiter& worker : workers) {
-    environment_->Answer(worker, {absl::StatusCode::kCancelled, Reason::kCancelled});
+    environment_->Answer(worker, {StatusCode::kCancelled, Reason::kCancelled});
   }
 }
 
-void ExecutorManager::Finish(NodeId node, InvocationId id, absl::StatusCode code, Payload payload) {
-  const auto entry = invocation_.find(id);
-  // Invariant 2: ended meanwhile, or running elsewhere.
-  if (entry == invocation_.end() || entry->second.runs_on != node) {
+// Invariant 2.
+void ExecutorManager::Finish(NodeId node, InvocationId attempt, StatusCode code, Payload payload) {
+  Attempt* const found = FindAttempt(node, attempt);
+  if (found == nullptr) {
     environment_->Release(payload);
     return;
   }
-  Invocation& invocation = entry->second;
-  StopRunning(&invocation);
-  if (invocation.ended) {  // past its deadline
+  const bool counts = !found->is_abandoned;
+  RemoveAttempt(node, found);
+  Invocation* const invocation = Find(attempt);  // as long as an attempt lives
+  --invocation->live_attempts;
+  if (!counts) {
     environment_->Release(payload);
-    EraseIfDone(id);
+    EraseIfDone(invocation);
     return;
   }
-  End(id, {code, code == absl::StatusCode::kOk ? Reason::kNone : Reason::kFunctionFailed,
-           invocation.attempts, payload});
+  invocation->runs_on.reset();
+  End(invocation, {code, code == StatusCode::kOk ? Reason::kNone : Reason::kFunctionFailed,
+                   invocation->attempts, payload});
 }
 
-std::optional<FunctionId> ExecutorManager::FindFunction(std::string_view function) const {
-  const auto entry = function_id_.find(std::string(function));
-  if (entry == function_id_.end() || !IsOffered(entry->second)) return std::nullopt;
+std::optional<FunctionId> ExecutorManager::FindFunction(std::string_view function,
+                                                        std::string_view node_name) const {
+  const auto entry = function_id_.find(absl::string_view(function.data(), function.size()));
+  if (entry == function_id_.end() || !IsOffered(entry->second, node_name)) return std::nullopt;
   return entry->second;
 }
 
-bool ExecutorManager::IsOffered(FunctionId function) const {
+bool ExecutorManager::IsOffered(FunctionId function, std::string_view node_name) const {
   const auto entry = function_.find(function);
-  return entry != function_.end() && !entry->second.nodes.empty();
+  if (entry == function_.end()) return false;
+  return std::any_of(entry->second.offers.begin(), entry->second.offers.end(),
+                     [&](const Offer& offer) {
+                       return node_[offer.node].takes_work &&
+                              (node_name.empty() || environment_->NameOf(offer.node) == node_name);
+                     });
 }
 
-std::optional<InvocationId> ExecutorManager::Call(NodeId caller, std::optional<Waiter> waiter,
-                                                  FunctionId function, Payload input,
-                                                  TimeNs deadline_ns, TimeNs now_ns) {
-  if (queued_ >= kMaxQueued || invocation_.size() >= kMaxInvocations) {
-    environment_->Release(input);
-    return std::nullopt;
+// ---------------------------------------------------------------------------------------------
+
+ExecutorManager::Invocation* ExecutorManager::Find(InvocationId id) {
+  const std::uint32_t slot = SlotOf(id);
+  if (slot >= invocation_.size() || id == 0) return nullptr;
+  return invocation_[slot].id == InvocationOf(id) ? &invocation_[slot] : nullptr;
+}
+const ExecutorManager::Invocation* ExecutorManager::Find(InvocationId id) const {
+  return const_cast<ExecutorManager*>(this)->Find(id);
+}
+
+ExecutorManager::Called ExecutorManager::Call(const CallSpec& spec, TimeNs now_ns) {
+  Called called;
+  Node& caller = node_[spec.caller];
+  Attempt* const parent = spec.parent != 0 ? FindAttempt(spec.caller, spec.parent) : nullptr;
+  if (spec.parent != 0 && (parent == nullptr || parent->is_abandoned)) {
+    called.reason = Reason::kCancelled;
+  } else if (queued_ >= kMaxQueued ||
+             (free_slots_.empty() && invocation_.size() >= kMaxInvocations)) {
+    called.reason = Reason::kQueueFull;
+  } else if (caller.queued >= kMaxQueuedOfCaller || caller.invocations >= kMaxInvocations / 2) {
+    called.reason = Reason::kCallerQueueFull;
   }
-  const InvocationId id = ++last_id_;
-  invocation_.emplace(id, Invocation{.function = function,
-                                     .caller = caller,
-                                     .waiter = waiter,
-                                     .input = input,
-                                     .deadline_ns = deadline_ns});
-  ++function_.at(function).invocations;
-  SetDeadline(id, deadline_ns);
-  Enqueue(id, /*in_front=*/false);
-  PlaceQueued(function, now_ns);
-  return id;
+  if (called.reason != Reason::kNone) {
+    environment_->Release(spec.input);
+    return called;
+  }
+  if (free_slots_.empty()) {
+    free_slots_.push_back(static_cast<std::uint32_t>(invocation_.size()));
+    invocation_.emplace_back();
+  }
+  const std::uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  Invocation& invocation = invocation_[slot];
+  invocation.id = fabric::MakeInvocationId(++last_sequence_, slot);
+  invocation.function = &function_.at(spec.function);
+  invocation.caller = spec.caller;
+  invocation.input = spec.input;
+  invocation.queued_ns = now_ns;
+  invocation.deadline_ns = spec.deadline_ns;
+  invocation.parent = parent != nullptr ? spec.parent : 0;
+  invocation.workflow = WorkflowOf(spec);
+  invocation.declares_reads = spec.declares_reads;
+  invocation.explain = spec.explain;
+  invocation.node_name = spec.node_name;
+  invocation.reads.assign(spec.reads.begin(), spec.reads.end());
+  ++invocation.function->invocations;
+  ++caller.invocations;
+  due_.Set(slot, spec.deadline_ns);
+  if (spec.waiter) {
+    invocation.waiter = spec.waiter;
+    SetWaiting(&invocation, true);
+  }
+  called.id = invocation.id;
+  // Not past those that wait already, unless they wait for something else.
+  if (!invocation.function->queue.empty() || !PlaceOne(&invocation, now_ns)) {
+    Enqueue(&invocation, /*in_front=*/false);
+  }
+  return called;
+}
+
+// That of the attempt that calls, or the one that the caller has numbered.
+std::uint64_t ExecutorManager::WorkflowOf(const CallSpec& spec) {
+  if (spec.workflow != 0) return spec.workflow * fabric::kMaxNodes + spec.caller;
+  const Invocation* parent = spec.parent != 0 ? Find(spec.parent) : nullptr;
+  if (parent == nullptr) return 0;
+  if (parent->workflow == 0) {
+    Find(spec.parent)->workflow = parent->id;
+    if (parent->runs_on) CountPredecessor(parent->id, *parent->runs_on);
+  }
+  return parent->workflow;
 }
 
 bool ExecutorManager::Wait(const Waiter& waiter, InvocationId id) {
-  const auto entry = invocation_.find(id);
-  if (entry == invocation_.end() || entry->second.caller != waiter.node ||
-      entry->second.waiter.has_value() || entry->second.forgotten) {
+  Invocation* const invocation = Find(id);
+  if (invocation == nullptr || invocation->caller != waiter.node ||
+      invocation->waiter.has_value() || invocation->forgotten) {
     return false;
   }
-  entry->second.waiter = waiter;
-  if (entry->second.outcome.has_value()) {
-    environment_->Answer(waiter, *entry->second.outcome);
-    entry->second.outcome.reset();
-    EraseIfDone(id);
+  invocation->waiter = waiter;
+  if (invocation->outcome.has_value()) {
+    Outcome outcome = *invocation->outcome;
+    outcome.history = invocation->history;
+    environment_->Answer(waiter, outcome);
+    invocation->outcome.reset();
+    EraseIfDone(invocation);
+  } else {
+    SetWaiting(invocation, true);
   }
   return true;
 }
 
 std::optional<bool> ExecutorManager::Poll(NodeId caller, InvocationId id) const {
-  const auto entry = invocation_.find(id);
-  if (entry == invocation_.end() || entry->second.caller != caller) return std::nullopt;
-  return entry->second.outcome.has_value();
+  const Invocation* const invocation = Find(id);
+  if (invocation == nullptr || invocation->caller != caller) return std::nullopt;
+  return invocation->outcome.has_value();
 }
 
 void ExecutorManager::Forget(NodeId caller, InvocationId id) {
-  const auto entry = invocation_.find(id);
-  if (entry == invocation_.end() || entry->second.caller != caller) return;
-  Invocation& invocation = entry->second;
-  invocation.forgotten = true;
-  invocation.waiter.reset();
-  if (invocation.outcome.has_value()) environment_->Release(invocation.outcome->payload);
-  invocation.outcome.reset();
-  EraseIfDone(id);
+  Invocation* const invocation = Find(id);
+  if (invocation == nullptr || invocation->caller != caller) return;
+  SetWaiting(invocation, false);
+  invocation->forgotten = true;
+  invocation->waiter.reset();
+  if (invocation->outcome.has_value()) environment_->Release(invocation->outcome->payload);
+  invocation->outcome.reset();
+  EraseIfDone(invocation);
 }
 
-void ExecutorManager::ForgetNode(NodeId node) {
-  const std::vector<LocalFunction> functions = std::move(node_[node].functions);
-  for (const LocalFunction& local : functions) {
-    std::erase(function_.at(local.function).nodes, node);
-  }
-  node_[node] = Node{};
-  std::vector<InvocationId> orphaned;
-  std::vector<InvocationId> lost;
-  for (const auto& [id, invocation] : invocation_) {
-    if (invocation.caller == node) orphaned.push_back(id);
-    // A queued one that nobody is left to run ends now, not at its deadline.
-    const bool is_queued = !invocation.runs_on && !invocation.ended;
-    if (invocation.runs_on == node || (is_queued && !IsOffered(invocation.function))) {
-      lost.push_back(id);
-    }
-  }
-  // Backwards, because each goes to the front of its queue.
-  for (auto id = lost.rbegin(); id != lost.rend(); ++id) Lose(*id);
-  for (const InvocationId id : orphaned) Forget(node, id);
-  for (const LocalFunction& local : functions) DropIfUnused(local.function);
+// Invariant 5. The attempt that called stops, or begins again, to take a thread.
+void ExecutorManager::SetWaiting(Invocation* invocation, bool waits) {
+  if (invocation->parent == 0 || invocation->parent_waits == waits) return;
+  invocation->parent_waits = waits;
+  Attempt* const parent = FindAttempt(invocation->caller, invocation->parent);
+  if (parent == nullptr) return;
+  const bool was_waiting = parent->waits > 0;
+  parent->waits += waits ? 1u : ~0u;
+  if (was_waiting == (parent->waits > 0)) return;
+  Node& node = node_[invocation->caller];
+  const std::uint32_t change = waits ? ~0u : 1u;  // -1 or 1
+  node.functions[parent->local_function].running += change;
+  if (!parent->is_abandoned) node.active += change;
+  has_changed_ = true;
 }
 
-// The node that ran it is gone, or all that could run it.
-void ExecutorManager::Lose(InvocationId id) {
-  Invocation& invocation = invocation_.at(id);
-  const bool was_running = invocation.runs_on.has_value();
-  invocation.runs_on.reset();
-  if (invocation.ended) {
-    EraseIfDone(id);
-    return;
-  }
-  const bool can_run_again =
-      IsOffered(invocation.function) && invocation.attempts < invocation.max_attempts;
-  if (was_running && can_run_again) {
-    Enqueue(id, /*in_front=*/true);
-    return;
-  }
-  if (!was_running) Dequeue(id);
-  End(id, {absl::StatusCode::kUnavailable, Reason::kNodeLost, invocation.attempts});
-}
-
-int ExecutorManager::Poll(TimeNs now_ns) {
-  int moved = 0;
-  while (!by_deadline_.empty() && by_deadline_.begin()->first <= now_ns) {
-    const InvocationId id = by_deadline_.begin()->second;
-    const Invocation& invocation = invocation_.at(id);
-    if (!invocation.runs_on) Dequeue(id);
-    End(id, {absl::StatusCode::kDeadlineExceeded, Reason::kDeadline, invocation.attempts});
-    ++moved;
-  }
-  if (queued_ == 0) return moved;
-  for (const auto& [function, state] : function_) {
-    if (!state.queue.empty()) moved += PlaceQueued(function, now_ns);
-  }
-  return moved;
-}
-
-int ExecutorManager::PlaceQueued(FunctionId function, TimeNs now_ns) {
-  int placed = 0;
-  std::deque<InvocationId>& queue = function_.at(function).queue;
-  while (!queue.empty() && PlaceOne(function, queue.front(), now_ns)) {
-    queue.pop_front();
-    --queued_;
-    ++placed;
-  }
-  return placed;
-}
-
-// Model rule: SCHEDULE_ONLY_CLEAN
-bool ExecutorManager::PlaceOne(FunctionId function, InvocationId id, TimeNs now_ns) {
-  std::array<Candidate, fabric::kMaxNodes> candidate;
-  std::size_t candidates = 0;
-  for (const NodeId node : function_.at(function).nodes) {
-    const LocalFunction& local = *FindLocal(node, function);
-    candidate[candidates++] = {node,
-                               environment_->OwesAcknowledgement(node),
-                               static_cast<std::uint32_t>(node_[node].idle_workers.size()),
-                               local.running,
-                               local.limits.max_concurrency,
-                               node_[node].running};
-  }
-  const auto chosen = Place(absl::MakeConstSpan(candidate.data(), candidates));
-  if (!chosen) {
-    // Invariant 1. It waits for acknowledgements, so somebody must be asked for them.
-    for (std::size_t i = 0; i < candidates; ++i) {
-      if (candidate[i].owes_acknowledgement && candidate[i].idle_workers > 0) {
-        environment_->AskForAcknowledgements(candidate[i].node);
-      }
-    }
-    return false;
-  }
-  const NodeId node = candidate[*chosen].node;
-  Invocation& invocation = invocation_.at(id);
-  LocalFunction* local = FindLocal(node, function);
-  ++local->running;
-  ++node_[node].running;
-  invocation.runs_on = node;
-  invocation.max_attempts = local->limits.max_attempts;
-  ++invocation.attempts;
-  const TimeNs limit_ns = now_ns + TimeNs{local->limits.deadline_ms} * 1'000'000;
-  if (limit_ns < invocation.deadline_ns) SetDeadline(id, limit_ns);
-  const Waiter worker = node_[node].idle_workers.back();  // the last to go idle is warmest
-  node_[node].idle_workers.pop_back();
-  environment_->Deliver(
-      worker, {id, static_cast<std::uint32_t>(local - node_[node].functions.data()),
-               invocation.attempts, invocation.input,
-               invocation.deadline_ns > now_ns ? invocation.deadline_ns - now_ns : TimeNs{0}});
-  return true;
-}
-
-ExecutorManager::LocalFunction* ExecutorManager::FindLocal(NodeId node, FunctionId function) {
-  for (LocalFunction& local : node_[node].functions) {
-    if (local.function == function) return &local;
+ExecutorManager::Attempt* ExecutorManager::FindAttempt(NodeId node, InvocationId id) {
+  for (Attempt& attempt : node_[node].attempts) {
+    if (attempt.id == id) return &attempt;
   }
   return nullptr;
 }
 
-void ExecutorManager::Enqueue(InvocationId id, bool in_front) {
-  std::deque<InvocationId>& queue = function_.at(invocation_.at(id).function).queue;
-  if (in_front) {
-    queue.push_front(id);
-  } else {
-    queue.push_back(id);
+void ExecutorManager::RemoveAttempt(NodeId node, Attempt* attempt) {
+  Node& state = node_[node];
+  if (attempt->waits == 0) --state.functions[attempt->local_function].running;
+  if (attempt->is_abandoned) {
+    --state.stuck;
+  } else if (attempt->waits == 0) {
+    --state.active;
   }
-  ++queued_;
+  *attempt = state.attempts.back();
+  state.attempts.pop_back();
+  has_changed_ = true;
 }
 
-void ExecutorManager::StopRunning(Invocation* invocation) {
+// The attempt that counts does so no more, and goes on running.
+void ExecutorManager::Abandon(Invocation* invocation) {
+  if (!invocation->runs_on) return;
   const NodeId node = *invocation->runs_on;
-  --FindLocal(node, invocation->function)->running;
-  --node_[node].running;
   invocation->runs_on.reset();
+  Attempt* const attempt =
+      FindAttempt(node, fabric::AttemptOf(invocation->id, invocation->attempts));
+  attempt->is_abandoned = true;
+  if (attempt->waits == 0) --node_[node].active;
+  ++node_[node].stuck;
+  has_changed_ = true;
 }
 
-void ExecutorManager::Dequeue(InvocationId id) {
-  std::erase(function_.at(invocation_.at(id).function).queue, id);
-  --queued_;
+// The attempt that counted is over, without a result: another one, or the end.
+void ExecutorManager::FailAttempt(Invocation* invocation, FailedAttempt::End end, TimeNs now_ns) {
+  if (invocation->attempts < invocation->max_attempts && !invocation->ended) {
+    invocation->queued_ns = now_ns;
+    due_.Set(SlotOf(invocation->id), invocation->deadline_ns);
+    Enqueue(invocation, /*in_front=*/true);
+    return;
+  }
+  if (invocation->ended) {
+    EraseIfDone(invocation);
+  } else if (end == FailedAttempt::End::kNodeGone) {
+    End(invocation, {StatusCode::kUnavailable, Reason::kNodeLost, invocation->attempts});
+  } else {
+    End(invocation,
+        {StatusCode::kDeadlineExceeded, Reason::kAttemptDeadline, invocation->attempts});
+  }
 }
 
-void ExecutorManager::SetDeadline(InvocationId id, TimeNs deadline_ns) {
-  ClearDeadline(id);
-  invocation_.at(id).deadline_ns = deadline_ns;
-  by_deadline_.emplace(deadline_ns, id);
+namespace {
+
+void Remember(std::vector<FailedAttempt>* history, std::string_view node, FailedAttempt::End end) {
+  if (history->size() == ExecutorManager::kMaxHistory) history->erase(history->begin());
+  history->push_back({std::string(node), end});
 }
 
-void ExecutorManager::ClearDeadline(InvocationId id) {
-  const auto [first, last] = by_deadline_.equal_range(invocation_.at(id).deadline_ns);
-  const auto entry = std::find_if(first, last, [id](const auto& e) { return e.second == id; });
-  if (entry != last) by_deadline_.erase(entry);
+}  // namespace
+
+// Past the deadline of the invocation, or of its current attempt.
+void ExecutorManager::Expire(Invocation* invocation, TimeNs now_ns) {
+  const std::optional<NodeId> node = invocation->runs_on;
+  if (node) {
+    Remember(&invocation->history, environment_->NameOf(*node), FailedAttempt::End::kDeadline);
+    Abandon(invocation);
+  } else {
+    Dequeue(invocation);
+  }
+  if (now_ns < invocation->deadline_ns) {
+    FailAttempt(invocation, FailedAttempt::End::kDeadline, now_ns);
+  } else {
+    End(invocation, {StatusCode::kDeadlineExceeded, Reason::kDeadline, invocation->attempts});
+  }
 }
 
-void ExecutorManager::End(InvocationId id, const Outcome& outcome) {
-  Invocation& invocation = invocation_.at(id);
-  ClearDeadline(id);
-  invocation.ended = true;
-  if (invocation.waiter) {
-    environment_->Answer(*invocation.waiter, outcome);
-  } else if (invocation.forgotten) {
+// Its caller is gone: no attempt of it counts any more, nor does any begin.
+void ExecutorManager::Cancel(Invocation* invocation) {
+  if (invocation->runs_on) {
+    Abandon(invocation);
+  } else if (!invocation->ended) {
+    Dequeue(invocation);
+  }
+  if (invocation->outcome) environment_->Release(invocation->outcome->payload);
+  invocation->outcome.reset();
+  --node_[invocation->caller].invocations;
+  invocation->caller = kNobody;  // the node's slot is somebody else's soon
+  invocation->parent = 0;
+  invocation->forgotten = true;
+  invocation->waiter.reset();
+  End(invocation, {StatusCode::kCancelled, Reason::kCancelled, invocation->attempts});
+}
+
+void ExecutorManager::ForgetNode(NodeId node) {
+  Node gone = std::move(node_[node]);
+  node_[node] = Node{};
+  for (const LocalFunction& local : gone.functions) {
+    std::erase_if(function_.at(local.function).offers,
+                  [node](const Offer& offer) { return offer.node == node; });
+  }
+  node_[node].queued = gone.queued;
+  node_[node].invocations = gone.invocations;
+  // The youngest first, because each goes to the front of its queue.
+  std::sort(gone.attempts.begin(), gone.attempts.end(),
+            [](const Attempt& a, const Attempt& b) { return a.id < b.id; });
+  for (auto attempt = gone.attempts.rbegin(); attempt != gone.attempts.rend(); ++attempt) {
+    Invocation* const invocation = Find(attempt->id);
+    --invocation->live_attempts;
+    if (attempt->is_abandoned) {
+      EraseIfDone(invocation);
+      continue;
+    }
+    invocation->runs_on.reset();
+    Remember(&invocation->history, environment_->NameOf(node), FailedAttempt::End::kNodeGone);
+    FailAttempt(invocation, FailedAttempt::End::kNodeGone, invocation->queued_ns);
+  }
+  for (Invocation& invocation : invocation_) {
+    if (invocation.id != 0 && invocation.caller == node) Cancel(&invocation);
+  }
+  node_[node] = Node{};
+  for (const LocalFunction& local : gone.functions) DropIfUnused(local.function);
+  has_changed_ = true;
+}
+
+int ExecutorManager::Poll(TimeNs now_ns) {
+  int moved = 0;
+  while (!due_.empty() && due_.next_ns() <= now_ns) {
+    Expire(&invocation_[due_.next_slot()], now_ns);
+    ++moved;
+  }
+  if (queued_ == 0 || !(has_changed_ || waits_for_acks_)) return moved;
+  has_changed_ = false;
+  waits_for_acks_ = false;
+  for (auto& [id, function] : function_) {
+    if (!function.queue.empty()) moved += PlaceQueued(&function, now_ns);
+  }
+  return moved;
+}
+
+void ExecutorManager::End(Invocation* invocation, const Outcome& outcome) {
+  due_.Clear(SlotOf(invocation->id));
+  invocation->ended = true;
+  SetWaiting(invocation, false);
+  if (invocation->waiter) {
+    Outcome answer = outcome;
+    answer.history = invocation->history;
+    environment_->Answer(*invocation->waiter, answer);
+  } else if (invocation->forgotten) {
     environment_->Release(outcome.payload);
   } else {
-    invocation.outcome = outcome;
+    invocation->outcome = outcome;
   }
-  EraseIfDone(id);
+  EraseIfDone(invocation);
 }
 
 // Invariant 3.
-void ExecutorManager::EraseIfDone(InvocationId id) {
-  Invocation& invocation = invocation_.at(id);
-  if (!invocation.ended || invocation.runs_on) return;
-  environment_->Release(invocation.input);
-  invocation.input = {};
-  if (invocation.outcome) return;
-  const FunctionId function = invocation.function;
-  invocation_.erase(id);
-  --function_.at(function).invocations;
-  DropIfUnused(function);
+void ExecutorManager::EraseIfDone(Invocation* invocation) {
+  if (!invocation->ended || invocation->live_attempts > 0) return;
+  environment_->Release(invocation->input);
+  invocation->input = {};
+  if (invocation->outcome) return;
+  FunctionState* const function = invocation->function;
+  if (invocation->caller != kNobody) --node_[invocation->caller].invocations;
+  free_slots_.push_back(SlotOf(invocation->id));
+  // What has been allocated stays with the slot.
+  std::vector<std::uint64_t> reads = std::move(invocation->reads);
+  reads.clear();
+  *invocation = Invocation{};
+  invocation->reads = std::move(reads);
+  --function->invocations;
+  DropIfUnused(function->id);
 }
 
 std::vector<std::string> ExecutorManager::FunctionsOf(NodeId node) const {
@@ -323,6 +427,17 @@ std::vector<std::string> ExecutorManager::FunctionsOf(NodeId node) const {
     names.push_back(function_.at(local.function).name);
   }
   return names;
+}
+
+NodeLoad ExecutorManager::LoadOf(NodeId node) const {
+  const Node& state = node_[node];
+  const auto waiting = std::count_if(state.attempts.begin(), state.attempts.end(),
+                                     [](const Attempt& attempt) { return attempt.waits > 0; });
+  return {.threads = state.threads,
+          .idle = static_cast<std::uint32_t>(state.idle_workers.size()),
+          .running = static_cast<std::uint32_t>(state.attempts.size()),
+          .waiting = static_cast<std::uint32_t>(waiting),
+          .stuck = state.stuck};
 }
 
 }  // namespace apta::scheduler

@@ -1,21 +1,33 @@
 // EM, the Executor Manager: queues invocations of functions, places them on nodes, runs them again
-// when a node dies, and answers their callers.
+// when a node dies or an attempt takes too long, and answers their callers.
 //
-// A node's worker threads ask for work (Ready) and wait for the answer, which is an invocation; the
-// next Ready carries the result. So an invocation is one message to the EM, one to the node, one
-// back.
+// A node's worker threads ask for work (Ready) and wait for the answer, which is an attempt at an
+// invocation; the next Ready carries its result. So an invocation is one message to the EM, one to
+// the node, one back.
+//
+//   queued -- placed --> running -- its result ----------------------------> ended
+//     ^                     |------ node died, or the attempt's deadline --> queued | ended
+//     |---- the invocation's deadline, its caller died --------------------> ended
+//
+// Limits belong to the node that registers them: its max_concurrency and threads bound what runs
+// there, its deadline the attempts that it runs, and its max_attempts counts for an invocation
+// that an attempt there has failed.
 //
 // A pure state machine: one thread; no system call, no clock. Everything that it needs of the
 // memory server it says in Environment, which it declares itself.
 //
 // Invariants
 //   1. No invocation starts on a node that owes an acknowledgement (placement.h).
-//   2. An invocation ends exactly once: its first result counts, later ones are ignored.
+//   2. An invocation ends exactly once: by the result of the attempt that counts, its `current`
+//      one. Others (lost, past their deadline, of a dead caller) are ignored when they come.
 //   3. Payloads belong to the EM from Call or Finish until it answers or releases them. An input is
-//      released only when no node runs the invocation any more: functions read it in place, also
-//      after the caller's deadline.
-//   4. What a node can make the EM remember is bounded: a worker per lane, kMaxFunctionsPerNode
-//      functions, kMaxInvocations invocations; names go with the last node and invocation.
+//      released only when no attempt runs any more: functions read it in place, also after the
+//      caller's deadline.
+//   4. What a node can make the EM remember is bounded: a worker and an attempt per lane,
+//      kMaxFunctionsPerNode functions, kMaxQueuedOfCaller and kMaxInvocations invocations; names
+//      go with the last node and invocation.
+//   5. An attempt that waits for an invocation of its own takes no thread of its node and does not
+//      count against max_concurrency: a chain needs no more of either than its links that run.
 #pragma once
 
 #include <array>
@@ -29,14 +41,19 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "fabric/call_head.h"
 #include "fabric/clock.h"
 #include "fabric/message.h"
+#include "scheduler/deadline_heap.h"
+#include "scheduler/placement.h"
 
 namespace apta::scheduler {
 
 using fabric::FunctionLimits;
 using fabric::NodeId;
 using fabric::TimeNs;
+// Of one attempt; the invocation's own is that of "attempt 0" (fabric::InvocationOf). Never used
+// twice, but for every 256th attempt of one invocation.
 using InvocationId = std::uint64_t;
 using FunctionId = std::uint64_t;  // never used twice
 
@@ -52,7 +69,7 @@ struct Waiter {
   std::uint32_t request_id;
 };
 
-// An invocation on its way to a worker.
+// An attempt on its way to a worker.
 struct Delivery {
   InvocationId id;
   std::uint32_t local_function;  // which of the node's functions, in order of registration
@@ -61,126 +78,247 @@ struct Delivery {
   TimeNs left_ns;  // until the deadline
 };
 
+// An attempt that did not count.
+struct FailedAttempt {
+  enum class End : std::uint8_t { kNodeGone, kDeadline };
+  std::string node;
+  End end;
+};
+
 // How an invocation ended.
 struct Outcome {
   absl::StatusCode code = absl::StatusCode::kOk;
   fabric::Reason reason = fabric::Reason::kNone;
   std::uint64_t attempts = 0;
   Payload payload;  // the result; the message where reason is kFunctionFailed
+  absl::Span<const FailedAttempt> history;  // the last of them
+};
+
+// What a caller asks for. Views are the caller's; the EM copies.
+struct CallSpec {
+  NodeId caller;
+  std::optional<Waiter> waiter;  // gets the outcome; nullopt: somebody will Wait
+  FunctionId function;
+  Payload input;
+  TimeNs deadline_ns;
+  std::string_view node_name;             // "" = any
+  absl::Span<const std::uint64_t> reads;  // hashes of the declared keys
+  bool declares_reads = false;            // false: anything may be read
+  InvocationId parent = 0;                // the attempt that calls; 0 = none
+  std::uint64_t workflow = 0;             // the caller's number for what this is a part of
+  bool explain = false;                   // keep an Explanation
+};
+
+// How an invocation was placed, or why it is not yet.
+struct Explanation {
+  struct Considered {
+    std::string node;
+    Candidate candidate;
+  };
+  InvocationId id = 0;
+  NodeId caller = 0;
+  std::string_view policy;
+  std::vector<Considered> considered;
+  std::optional<std::size_t> chosen;  // of considered
+  Because because = Because::kOnlyOne;
+  std::uint32_t attempt = 0;
+  TimeNs queued_ns = 0;  // how long
 };
 
 class Environment {
  public:
   virtual ~Environment() = default;
-  // From the OIC's counters.
-  virtual bool OwesAcknowledgement(NodeId node) const = 0;
+  // Whether the node may hold something stale: of `reads`, hashes of keys, if declares_reads, else
+  // of anything. From the OIC's books; what cannot be known counts as owed.
+  virtual bool OwesAcknowledgement(NodeId node, bool declares_reads,
+                                   absl::Span<const std::uint64_t> reads) const = 0;
   // An invocation waits for this node's acknowledgements.
   virtual void AskForAcknowledgements(NodeId node) = 0;
+  // Adds to each candidate's local_bytes what it caches of these keys, as far as is known. A hint.
+  virtual void AddLocalBytes(absl::Span<const std::uint64_t> reads,
+                             absl::Span<Candidate> candidates) const = 0;
+  virtual std::string_view NameOf(NodeId node) const = 0;
   virtual void Deliver(const Waiter& worker, const Delivery& delivery) = 0;
   // The waiter owns the payload from here on.
   virtual void Answer(const Waiter& waiter, const Outcome& outcome) = 0;
   virtual void Release(Payload payload) = 0;
 };
 
+// What a node has and does, for people to look at.
+struct NodeLoad {
+  std::uint32_t threads = 0;  // that it says it has
+  std::uint32_t idle = 0;
+  std::uint32_t running = 0;  // attempts: those that wait for others and stuck ones too
+  std::uint32_t waiting = 0;
+  std::uint32_t stuck = 0;
+};
+
 class ExecutorManager {
  public:
-  static constexpr std::size_t kMaxQueued = 4096;        // invocations that wait for a node
-  static constexpr std::size_t kMaxInvocations = 65536;  // also those whose result nobody took yet
+  static constexpr std::size_t kMaxQueued = 16'384;          // invocations that wait for a node
+  static constexpr std::size_t kMaxQueuedOfCaller = 12'288;  // ... of one node
+  static constexpr std::size_t kMaxInvocations = 65'536;     // also those whose result nobody took
   static constexpr std::size_t kMaxFunctionsPerNode = 1024;
+  static constexpr std::size_t kMaxExplanations = 64;  // the last are kept
+  static constexpr std::size_t kMaxHistory = 8;
 
-  explicit ExecutorManager(Environment* environment) : environment_(environment) {}
+  // `policy`: never deleted.
+  explicit ExecutorManager(Environment* environment,
+                           const Policy* policy = FindPolicy(kPolicyNames[0]));
 
-  // kNone, kAlreadyRegistered or kQueueFull (too many functions).
+  // kNone; kAlreadyRegistered, with the same limits; kOtherLimits; kQueueFull: too many functions.
   fabric::Reason Register(NodeId node, std::string_view function, const FunctionLimits& limits);
   void Ready(const Waiter& worker);
   // The node's workers are answered with CANCELLED, those that wait and those that ask later,
-  // until it registers again.
+  // until it registers again; its functions are not offered meanwhile.
   void Unready(NodeId node);
-  // A result from a node; `payload` is the EM's. Ignored when the invocation does not run there.
-  void Finish(NodeId node, InvocationId id, absl::StatusCode code, Payload payload);
+  // A result from a node; `payload` is the EM's. Ignored when the attempt does not count.
+  void Finish(NodeId node, InvocationId attempt, absl::StatusCode code, Payload payload);
 
-  std::optional<FunctionId> FindFunction(std::string_view function) const;
+  // A function that an attached node has (of that name, unless it is "").
+  std::optional<FunctionId> FindFunction(std::string_view function,
+                                         std::string_view node_name = "") const;
   // Whether some node still has it.
-  bool IsOffered(FunctionId function) const;
-  // Queues an invocation. `waiter` gets the outcome as soon as it is known; nullopt: somebody
-  // will Wait. nullopt result: the queue is full, and `input` has been released.
+  bool IsOffered(FunctionId function, std::string_view node_name = "") const;
+  struct Called {
+    fabric::Reason reason = fabric::Reason::kNone;  // not kNone: refused, and the input released
+    InvocationId id = 0;
+  };
+  // kNone, kQueueFull, kCallerQueueFull, or kCancelled: the attempt that calls counts no more.
   // REQUIRES: IsOffered(function).
-  std::optional<InvocationId> Call(NodeId caller, std::optional<Waiter> waiter, FunctionId function,
-                                   Payload input, TimeNs deadline_ns, TimeNs now_ns);
+  Called Call(const CallSpec& spec, TimeNs now_ns);
   // Only the caller's node may ask. False: no such invocation.
   bool Wait(const Waiter& waiter, InvocationId id);
   std::optional<bool> Poll(NodeId caller, InvocationId id) const;
   void Forget(NodeId caller, InvocationId id);
+  // Of a call that asked for it, also after its end, as long as not too many others did since.
+  const Explanation* Explain(NodeId caller, InvocationId id) const;
 
-  // The node's workers, functions, invocations and calls go with it.
+  // The node's workers, functions, attempts and calls go with it.
   void ForgetNode(NodeId node);
 
   // Places what can be placed and ends what is past its deadline; returns how many moved.
   int Poll(TimeNs now_ns);
   bool has_queued() const { return queued_ > 0; }
   // The earliest deadline, or ~0.
-  TimeNs next_deadline_ns() const {
-    return by_deadline_.empty() ? ~TimeNs{0} : by_deadline_.begin()->first;
-  }
+  TimeNs next_deadline_ns() const { return due_.empty() ? ~TimeNs{0} : due_.next_ns(); }
 
   std::vector<std::string> FunctionsOf(NodeId node) const;
+  NodeLoad LoadOf(NodeId node) const;
   std::size_t known_functions() const { return function_.size(); }
-  std::uint64_t RunningOn(NodeId node) const { return node_[node].running; }
+  const Policy& policy() const { return *policy_; }
 
  private:
+  struct FunctionState;
+  // Nodes that a workflow's invocations were placed on.
+  struct Track {
+    std::uint64_t workflow = 0;                                // 0 = free
+    std::array<std::pair<NodeId, std::uint32_t>, 8> placed{};  // node, how many
+  };
   struct Invocation {
-    FunctionId function;
-    NodeId caller;
+    InvocationId id = 0;  // 0 = the slot is free
+    FunctionState* function = nullptr;
+    NodeId caller = 0;
     std::optional<Waiter> waiter;
     Payload input;
-    TimeNs deadline_ns;
+    TimeNs queued_ns = 0;  // since when
+    TimeNs deadline_ns = 0;
     std::uint32_t attempts = 0;
-    std::uint32_t max_attempts = 1;  // of the node that ran it last
-    std::optional<NodeId> runs_on;
+    std::uint32_t max_attempts = 1;   // of the node that ran it last
+    std::optional<NodeId> runs_on;    // the attempt that counts
+    std::uint32_t live_attempts = 0;  // also those that do not count
+    InvocationId parent = 0;          // the attempt that called
+    bool parent_waits = false;
+    std::uint64_t workflow = 0;  // 0 = it is its own, as far as is known
+    bool declares_reads = false;
+    bool explain = false;
     bool forgotten = false;  // nobody will ask for the outcome
     bool ended = false;
+    std::string node_name;
+    std::vector<std::uint64_t> reads;
+    std::vector<FailedAttempt> history;
     std::optional<Outcome> outcome;  // ended, and somebody may still ask
+  };
+  struct Attempt {
+    InvocationId id;
+    std::uint32_t local_function;
+    std::uint32_t waits = 0;    // for so many invocations of its own
+    bool is_abandoned = false;  // its result does not count
   };
   struct LocalFunction {
     FunctionId function;
     FunctionLimits limits;
-    std::uint32_t running = 0;
+    std::uint32_t running = 0;  // attempts, but for those that wait
   };
   struct Node {
     std::vector<LocalFunction> functions;
     std::vector<Waiter> idle_workers;
-    std::uint32_t running = 0;
+    std::vector<Attempt> attempts;
+    std::uint32_t threads = 0;
+    std::uint32_t active = 0;  // attempts that neither wait nor are abandoned
+    std::uint32_t stuck = 0;   // abandoned ones
+    std::uint32_t queued = 0;  // invocations that it called
+    std::uint32_t invocations = 0;
     bool takes_work = true;
   };
+  struct Offer {
+    NodeId node;
+    std::uint32_t local_function;
+  };
   struct FunctionState {
+    FunctionId id = 0;
     std::string name;
-    std::vector<NodeId> nodes;       // that have it
-    std::deque<InvocationId> queue;  // placed in order
+    std::vector<Offer> offers;
+    std::deque<InvocationId> queue;  // placed in order, but for those that some nodes cannot run
+    std::size_t scan_at = 0;         // where the next look at the queue begins
     std::size_t invocations = 0;     // that name it, in whatever state
+    std::uint64_t placed = 0;
+    std::optional<NodeId> last_node;
   };
 
-  int PlaceQueued(FunctionId function, TimeNs now_ns);
-  bool PlaceOne(FunctionId function, InvocationId id, TimeNs now_ns);
-  LocalFunction* FindLocal(NodeId node, FunctionId function);
-  void Enqueue(InvocationId id, bool in_front);
-  void StopRunning(Invocation* invocation);
+  // executor_manager.cc: an invocation's life.
+  Invocation* Find(InvocationId id);
+  const Invocation* Find(InvocationId id) const;
+  std::uint64_t WorkflowOf(const CallSpec& spec);
+  Attempt* FindAttempt(NodeId node, InvocationId id);
+  void Abandon(Invocation* invocation);
+  void FailAttempt(Invocation* invocation, FailedAttempt::End end, TimeNs now_ns);
+  void Cancel(Invocation* invocation);
+  void RemoveAttempt(NodeId node, Attempt* attempt);
+  void SetWaiting(Invocation* invocation, bool waits);
+  void Expire(Invocation* invocation, TimeNs now_ns);
+  void End(Invocation* invocation, const Outcome& outcome);
+  void EraseIfDone(Invocation* invocation);
   void DropIfUnused(FunctionId function);
-  void Lose(InvocationId id);
-  void Dequeue(InvocationId id);
-  void SetDeadline(InvocationId id, TimeNs deadline_ns);
-  void ClearDeadline(InvocationId id);
-  void End(InvocationId id, const Outcome& outcome);
-  void EraseIfDone(InvocationId id);
+
+  // executor_placement.cc: queue and placement.
+  void Enqueue(Invocation* invocation, bool in_front);
+  void Dequeue(Invocation* invocation);
+  bool HasRoom(const FunctionState& function) const;
+  int PlaceQueued(FunctionState* function, TimeNs now_ns);
+  bool PlaceOne(Invocation* invocation, TimeNs now_ns);
+  std::size_t Look(const Invocation& invocation, absl::Span<Candidate> candidates) const;
+  void Start(Invocation* invocation, const Offer& offer, TimeNs now_ns);
+  void Record(const Invocation& invocation, absl::Span<const Candidate> candidates,
+              const std::optional<Choice>& choice, TimeNs now_ns);
+  std::uint32_t Predecessors(std::uint64_t workflow, NodeId node) const;
+  void CountPredecessor(std::uint64_t workflow, NodeId node);
 
   Environment* environment_;
+  const Policy* policy_;
   std::array<Node, fabric::kMaxNodes> node_;
   absl::flat_hash_map<std::string, FunctionId> function_id_;
-  std::map<FunctionId, FunctionState> function_;  // ordered, as invocation_
+  std::map<FunctionId, FunctionState> function_;  // ordered: iteration must be deterministic
   FunctionId last_function_ = 0;
-  std::map<InvocationId, Invocation> invocation_;  // ordered: iteration must be deterministic
-  std::multimap<TimeNs, InvocationId> by_deadline_;
-  InvocationId last_id_ = 0;
+  std::deque<Invocation> invocation_;  // by slot; never moved
+  std::vector<std::uint32_t> free_slots_;
+  DeadlineHeap due_;  // by slot: of the current attempt, or of the invocation
+  std::uint64_t last_sequence_ = 0;
   std::size_t queued_ = 0;
+  bool has_changed_ = false;     // since the queues were looked at: room may have been made
+  bool waits_for_acks_ = false;  // something queued would start, were it not for invariant 1
+  std::vector<Track> track_;
+  std::deque<Explanation> explanation_;
 };
 
 }  // namespace apta::scheduler

@@ -118,12 +118,12 @@ absl::StatusOr<Version> Draft::Commit() {
 
 absl::StatusOr<Bytes> Client::Call(std::string_view function, BytesView input,
                                    const CallOptions& options) {
-  return compute::CallFunction(runtime_.get(), function, input, options);
+  return compute::Caller(runtime_).Call(function, input, options);
 }
 
 absl::StatusOr<Pending> Client::Start(std::string_view function, BytesView input,
                                       const CallOptions& options) {
-  return compute::StartFunction(runtime_, function, input, options);
+  return compute::Caller(runtime_).Start(function, input, options);
 }
 
 Pending::Pending(std::unique_ptr<compute::PendingState> state) : state_(std::move(state)) {}
@@ -131,11 +131,14 @@ Pending::Pending(Pending&&) noexcept = default;
 Pending& Pending::operator=(Pending&&) noexcept = default;
 Pending::~Pending() = default;
 absl::StatusOr<Bytes> Pending::Wait() {
-  if (state_ == nullptr) return absl::FailedPreconditionError("the result was taken already");
-  const std::unique_ptr<compute::PendingState> state = std::move(state_);
-  return state->Wait();
+  if (state_ == nullptr) return absl::FailedPreconditionError("the Pending was moved from");
+  return state_->Wait();
 }
 bool Pending::done() const { return state_ == nullptr || state_->done(); }
+absl::StatusOr<Explanation> Pending::Explain() const {
+  if (state_ == nullptr) return absl::FailedPreconditionError("the Pending was moved from");
+  return state_->Explain();
+}
 
 // ---------------------------------------------------------------------------------------------
 // The memory server's state, over the socket.
@@ -194,6 +197,11 @@ absl::StatusOr<std::vector<NodeInfo>> Client::Nodes() const {
     node.pool = Field<std::string>(entry, "pool");
     node.outstanding = Field<std::uint64_t>(entry, "outstanding");
     node.running = Field<std::uint64_t>(entry, "running");
+    node.waiting = Field<std::uint64_t>(entry, "waiting");
+    node.stuck = Field<std::uint64_t>(entry, "stuck");
+    node.threads = Field<std::uint64_t>(entry, "threads");
+    node.held_bytes = Field<std::uint64_t>(entry, "held_bytes");
+    node.fenced = entry.value("fenced", false);
     if (const auto functions = entry.find("functions"); functions != entry.end()) {
       for (const nlohmann::json& function : *functions) {
         if (function.is_string()) node.functions.push_back(function.get<std::string>());

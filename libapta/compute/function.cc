@@ -11,8 +11,10 @@
 #include <optional>
 #include <thread>
 
+#include "compute/crew.h"
 #include "compute/node_runtime.h"
 #include "compute/pending_state.h"
+#include "fabric/call_head.h"
 #include "fabric/control.h"
 #include "fmt/format.h"
 
@@ -47,13 +49,20 @@ class InvocationState {
   std::shared_ptr<NodeRuntime> runtime;
   Session* session;
   const RegisteredFunction* function;
-  std::uint64_t id;
+  std::uint64_t id;  // of the attempt
   int attempt;
   BytesView input;
   absl::Time deadline;
   std::vector<Write> writes;  // kept back until the function has returned OK
 
-  CallOptions LeftForCalls() const { return {.reads = {}, .deadline = deadline - absl::Now()}; }
+  std::shared_ptr<WaitLimit> wait_limit;
+
+  Caller AsCaller() const { return Caller(runtime, id, wait_limit); }
+  CallOptions LeftForCalls(const CallOptions& asked) const {
+    CallOptions options = asked;
+    options.deadline = std::min(asked.deadline, deadline - absl::Now());
+    return options;
+  }
 
   // One after the other, in order; the first failure is the invocation's.
   absl::Status CommitWrites() {
@@ -73,7 +82,9 @@ class InvocationState {
 class HostState {
  public:
   HostState(std::shared_ptr<NodeRuntime> runtime, int threads)
-      : runtime_(std::move(runtime)), threads_(threads) {}
+      : runtime_(std::move(runtime)),
+        threads_(threads),
+        wait_limit_(new WaitLimit{.most = Crew::MaxWaiting(threads)}) {}
   ~HostState() { Stop(); }
 
   absl::Status Register(std::string_view name, Function function, const FunctionOptions& options);
@@ -84,11 +95,12 @@ class HostState {
  private:
   absl::Status RegisterAll(Session* session);
   absl::Status RegisterAt(Session* session, const RegisteredFunction& function);
-  void Work(Session* session);
+  void Work(Session* session, Crew* crew);
   absl::StatusOr<Bytes> RunOne(Session* session, const Reply& delivery);
 
   std::shared_ptr<NodeRuntime> runtime_;
   const int threads_;
+  const std::shared_ptr<WaitLimit> wait_limit_;
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;
   std::list<RegisteredFunction> functions_;       // never moved: workers point at them
@@ -102,11 +114,11 @@ absl::Status HostState::Register(std::string_view name, Function function,
     return absl::InvalidArgumentError(fmt::format("function: {}", std::string(valid.message())));
   }
   if (function == nullptr || options.max_concurrency < 1 || options.max_concurrency > 65535 ||
-      options.max_attempts < 1 || options.max_attempts > 65535 ||
+      options.max_attempts < 1 || options.max_attempts > 255 ||
       options.deadline < absl::Milliseconds(1)) {
     return absl::InvalidArgumentError(
-        fmt::format("function {}: needs a function, max_concurrency {} and max_attempts {} of 1 to "
-                    "65535, and a deadline of 1 ms or more",
+        fmt::format("function {}: needs a function, max_concurrency {} of 1 to 65535, "
+                    "max_attempts {} of 1 to 255, and a deadline of 1 ms or more",
                     name, options.max_concurrency, options.max_attempts));
   }
   std::lock_guard<std::mutex> lock(mutex_);
@@ -123,7 +135,8 @@ absl::Status HostState::Register(std::string_view name, Function function,
 absl::Status HostState::RegisterAt(Session* session, const RegisteredFunction& function) {
   const fabric::FunctionLimits limits = {
       .max_concurrency = static_cast<std::uint16_t>(function.options.max_concurrency),
-      .max_attempts = static_cast<std::uint16_t>(function.options.max_attempts),
+      .max_attempts = static_cast<std::uint8_t>(function.options.max_attempts),
+      .threads = static_cast<std::uint8_t>(threads_),
       .deadline_ms = static_cast<std::uint32_t>(std::min<std::int64_t>(
           absl::ToInt64Milliseconds(function.options.deadline), UINT32_MAX))};
   const absl::StatusOr<Reply> reply = session->Ask(
@@ -160,9 +173,7 @@ absl::Status HostState::Run() {
     }
     const absl::Status registered = RegisterAll(session);
     if (registered.ok()) {
-      std::vector<std::thread> workers;
-      for (int i = 0; i < threads_; ++i) workers.emplace_back([&] { Work(session); });
-      for (std::thread& worker : workers) worker.join();
+      Crew(threads_, [&](Crew* crew) { Work(session, crew); }).Run();
     } else if (!absl::IsUnavailable(registered)) {
       return registered;
     }
@@ -186,31 +197,37 @@ void HostState::Stop() {
       session->Ask(0, {.op = Op::kUnready, .payload = {}, .timeout_ns = 1'000'000'000});
 }
 
-// Asks for work until there is none any more: stopped, or the session is over.
-void HostState::Work(Session* session) {
+// Asks for work until there is enough without it, the host stops, or the session is over.
+void HostState::Work(Session* session, Crew* crew) {
   const Session::Reading reading(session);  // functions read their inputs in place
-  std::uint64_t finished = 0;  // the invocation whose result goes with the next question
+  std::uint64_t finished = 0;               // the attempt whose result goes with the next question
   absl::StatusOr<Bytes> result = Bytes();
   while (!stopping_.load() || finished != 0) {
     const std::string message = std::string(result.status().message());
+    const bool is_last = finished != 0 && crew->IsSurplus();
+    const int code = static_cast<int>(result.status().code());
+    if (!is_last) crew->BeginAsking();
     const absl::StatusOr<Reply> reply =
         session->Ask(0, {.op = Op::kReady,
-                         .flags = static_cast<std::uint8_t>(static_cast<int>(result.status().code())
-                                                            << fabric::kStatusShift),
+                         .flags = static_cast<std::uint8_t>(code << fabric::kStatusShift |
+                                                            (is_last ? fabric::kLastOfWorker : 0)),
                          .payload = result.ok() ? BytesView(*result) : AsBytes(message),
                          .argument = finished,
                          .timeout_ns = Session::kNoTimeout});
-    if (!reply.ok()) return;
-    if (reply->reason == fabric::Reason::kCancelled) return;
-    if (reply->code != 0) {
-      if (finished == 0) return;
+    const bool is_told_to_go = reply.ok() && reply->reason == fabric::Reason::kCancelled;
+    if (is_told_to_go && is_last) return;
+    if (reply.ok() && reply->code != 0 && !is_told_to_go && finished != 0) {
       // There was no room for the result: say at least that.
+      if (!is_last) crew->StopAsking();
       result = fabric::MakeStatus(*reply, "the function's result");
       continue;
     }
+    if (!reply.ok() || reply->code != 0) break;
+    crew->EndAsking();
     finished = reply->value[0];
     result = RunOne(session, *reply);
   }
+  crew->Dismiss();
 }
 
 absl::StatusOr<Bytes> HostState::RunOne(Session* session, const Reply& delivery) {
@@ -226,6 +243,7 @@ absl::StatusOr<Bytes> HostState::RunOne(Session* session, const Reply& delivery)
   state.id = delivery.value[0];
   state.attempt = static_cast<int>(delivery.value[1] >> 32);
   state.input = session->PayloadAt(delivery.extent_offset);
+  state.wait_limit = wait_limit_;
   state.deadline = absl::Now() + absl::Nanoseconds(delivery.value[2]);
   Invocation invocation(&state);
   absl::StatusOr<Bytes> result = Bytes();
@@ -269,7 +287,7 @@ ClientStats FunctionHost::stats() const { return state_->runtime().stats(); }
 
 BytesView Invocation::input() const { return state_->input; }
 std::string_view Invocation::function() const { return state_->function->name; }
-std::uint64_t Invocation::id() const { return state_->id; }
+std::uint64_t Invocation::id() const { return fabric::InvocationOf(state_->id); }
 int Invocation::attempt() const { return state_->attempt; }
 
 absl::StatusOr<Object> Invocation::Get(std::string_view key) {
@@ -282,11 +300,13 @@ void Invocation::Put(std::string_view key, BytesView value) {
 void Invocation::Delete(std::string_view key) {
   state_->writes.push_back({std::string(key), std::nullopt});
 }
-absl::StatusOr<Bytes> Invocation::Call(std::string_view function, BytesView input) {
-  return compute::CallFunction(state_->runtime.get(), function, input, state_->LeftForCalls());
+absl::StatusOr<Bytes> Invocation::Call(std::string_view function, BytesView input,
+                                       const CallOptions& options) {
+  return state_->AsCaller().Call(function, input, state_->LeftForCalls(options));
 }
-absl::StatusOr<Pending> Invocation::Start(std::string_view function, BytesView input) {
-  return compute::StartFunction(state_->runtime, function, input, state_->LeftForCalls());
+absl::StatusOr<Pending> Invocation::Start(std::string_view function, BytesView input,
+                                          const CallOptions& options) {
+  return state_->AsCaller().Start(function, input, state_->LeftForCalls(options));
 }
 
 }  // namespace apta

@@ -1,12 +1,17 @@
 #include "compute/pending_state.h"
 
 #include <algorithm>
+#include <array>
 
+#include "fabric/call_head.h"
 #include "fabric/control.h"
+#include "fabric/hash.h"
 #include "fmt/format.h"
+#include "nlohmann/json.hpp"
 
 namespace apta::compute {
 
+using fabric::CallHead;
 using fabric::Op;
 using fabric::Reply;
 
@@ -20,16 +25,54 @@ fabric::TimeNs ToNs(absl::Duration duration) {
 }
 
 absl::Status CheckCall(std::string_view function, const CallOptions& options) {
-  if (absl::Status valid = fabric::CheckKey(function); !valid.ok()) {
-    return absl::InvalidArgumentError(fmt::format("function: {}", std::string(valid.message())));
+  if (!fabric::IsValidKey(function)) {
+    const absl::Status why = fabric::CheckKey(function);
+    return absl::InvalidArgumentError(fmt::format("function: {}", std::string(why.message())));
   }
   if (options.deadline <= absl::ZeroDuration()) {
     return absl::InvalidArgumentError(
         fmt::format("function {}: deadline {} is over before it begins", function,
                     absl::FormatDuration(options.deadline)));
   }
+  if (options.node.size() > CallHead::kMaxNodeBytes) {
+    return absl::InvalidArgumentError(fmt::format("function {}: node: a name has at most {} bytes",
+                                                  function, CallHead::kMaxNodeBytes));
+  }
+  for (const std::string& key : options.reads) {
+    if (absl::Status valid = fabric::CheckKey(key); !valid.ok()) {
+      return absl::InvalidArgumentError(
+          fmt::format("function {}: reads: {}", function, std::string(valid.message())));
+    }
+  }
   return absl::OkStatus();
 }
+
+// A kCall or kStart. What most calls say needs no head.
+struct CallQuestion {
+  CallQuestion(Op op, std::string_view function, BytesView input, const CallOptions& options,
+               std::uint64_t parent) {
+    question = {.op = op, .key = function, .payload = input, .argument = ToNs(options.deadline)};
+    if (parent == 0 && options.reads.empty() && options.node.empty() && options.workflow == 0 &&
+        !options.explain) {
+      return;
+    }
+    CallHead fixed{.parent = parent, .workflow = options.workflow};
+    if (options.explain) fixed.flags |= CallHead::kExplain;
+    std::array<std::uint64_t, CallHead::kMaxReads> read;
+    std::size_t reads = 0;
+    if (!options.reads.empty() && options.reads.size() <= read.size()) {
+      fixed.flags |= CallHead::kDeclaresReads;
+      for (const std::string& key : options.reads) read[reads++] = fabric::KeyHash(key);
+    }
+    question.flags = fabric::kHeaded;
+    question.key = fabric::MakeCallHead(fixed, absl::MakeConstSpan(read.data(), reads),
+                                        options.node, function, head.data());
+  }
+  CallQuestion(const CallQuestion&) = delete;
+
+  Session::Question question;
+  std::array<char, fabric::kMaxHeadBytes> head;
+};
 
 // The result that a reply has lent, copied; or what went wrong.
 absl::StatusOr<Bytes> TakeResult(Session* session, const Reply& reply, std::string_view function) {
@@ -42,78 +85,139 @@ absl::StatusOr<Bytes> TakeResult(Session* session, const Reply& reply, std::stri
         static_cast<absl::StatusCode>(reply.code),
         absl::string_view(reinterpret_cast<const char*>(payload.data()), payload.size()));
   } else {
-    result = fabric::MakeStatus(reply, fmt::format("function {}", function));
+    const absl::Status status = fabric::MakeStatus(reply, fmt::format("function {}", function));
+    const std::string_view history = AsText(payload);
+    result = history.empty()
+                 ? status
+                 : absl::Status(status.code(),
+                                fmt::format("{} ({})", std::string(status.message()), history));
   }
   if (reply.extent_offset != 0) session->Tell(0, Op::kRelease, reply.extent_offset);
   return result;
 }
 
+// A function that waits: one more of its host, if that leaves it a thread.
+class Waiting {
+ public:
+  explicit Waiting(WaitLimit* limit) : limit_(limit) {
+    may_ = limit_ == nullptr || limit_->waiting.fetch_add(1) < limit_->most;
+  }
+  ~Waiting() {
+    if (limit_ != nullptr) limit_->waiting.fetch_sub(1);
+  }
+  Waiting(const Waiting&) = delete;
+
+  absl::Status Check(std::string_view function) const {
+    if (may_) return absl::OkStatus();
+    return absl::ResourceExhaustedError(
+        fmt::format("function {}: {} functions of this host wait for calls of their own already, "
+                    "and one more would leave it no thread; shorten the chain, or spread it over "
+                    "more hosts",
+                    function, limit_->most));
+  }
+
+ private:
+  WaitLimit* limit_;
+  bool may_;
+};
+
 }  // namespace
 
-absl::StatusOr<Bytes> CallFunction(NodeRuntime* runtime, std::string_view function, BytesView input,
-                                   const CallOptions& options) {
-  Session* session = runtime->session();
-  if (session == nullptr) return runtime->WhyNot();
+absl::StatusOr<Bytes> Caller::Call(std::string_view function, BytesView input,
+                                   const CallOptions& options) const {
+  Session* session = runtime_->session();
+  if (session == nullptr) return runtime_->WhyNot();
   if (absl::Status valid = CheckCall(function, options); !valid.ok()) return valid;
-  const fabric::TimeNs deadline_ns = ToNs(options.deadline);
+  const Waiting waiting(limit_.get());
+  if (absl::Status may = waiting.Check(function); !may.ok()) return may;
+  CallQuestion call(Op::kCall, function, input, options, parent_);
+  call.question.timeout_ns = call.question.argument + kGraceNs;
   const Session::Reading reading(session);
-  const absl::StatusOr<Reply> reply = session->Ask(0, {.op = Op::kCall,
-                                                       .key = function,
-                                                       .payload = input,
-                                                       .argument = deadline_ns,
-                                                       .timeout_ns = deadline_ns + kGraceNs});
+  const absl::StatusOr<Reply> reply = session->Ask(0, call.question);
   if (!reply.ok()) return reply.status();
   return TakeResult(session, *reply, function);
 }
 
-absl::StatusOr<std::unique_ptr<PendingState>> PendingState::Start(
-    std::shared_ptr<NodeRuntime> runtime, std::string_view function, BytesView input,
-    const CallOptions& options) {
-  Session* session = runtime->session();
-  if (session == nullptr) return runtime->WhyNot();
+absl::StatusOr<Pending> Caller::Start(std::string_view function, BytesView input,
+                                      const CallOptions& options) const {
+  Session* session = runtime_->session();
+  if (session == nullptr) return runtime_->WhyNot();
   if (absl::Status valid = CheckCall(function, options); !valid.ok()) return valid;
-  const absl::StatusOr<Reply> reply =
-      session->Ask(0, {.op = Op::kStart,
-                       .key = function,
-                       .payload = input,
-                       .argument = ToNs(options.deadline),
-                       .timeout_ns = ToNs(runtime->options().timeout)});
+  CallQuestion call(Op::kStart, function, input, options, parent_);
+  call.question.timeout_ns = ToNs(runtime_->options().timeout);
+  const absl::StatusOr<Reply> reply = session->Ask(0, call.question);
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return fabric::MakeStatus(*reply, fmt::format("function {}", function));
-  return std::unique_ptr<PendingState>(
-      new PendingState(std::move(runtime), session, function, reply->value[0]));
-}
-
-absl::StatusOr<Pending> StartFunction(std::shared_ptr<NodeRuntime> runtime,
-                                      std::string_view function, BytesView input,
-                                      const CallOptions& options) {
-  absl::StatusOr<std::unique_ptr<PendingState>> state =
-      PendingState::Start(std::move(runtime), function, input, options);
-  if (!state.ok()) return state.status();
-  return Pending(*std::move(state));
+  return Pending(
+      std::make_unique<PendingState>(runtime_, session, limit_, function, reply->value[0]));
 }
 
 PendingState::~PendingState() {
-  if (id_ != 0 && runtime_->session() == session_) session_->Tell(0, Op::kForget, id_);
+  if (!is_taken_ && runtime_->session() == session_) session_->Tell(0, Op::kForget, id_);
 }
 
 absl::StatusOr<Bytes> PendingState::Wait() {
+  if (is_taken_) return absl::FailedPreconditionError("the result was taken already");
+  const Waiting waiting(limit_.get());
+  if (absl::Status may = waiting.Check(function_); !may.ok()) return may;
   const Session::Reading reading(session_);
   // The Executor Manager answers at the invocation's deadline at the latest.
   const absl::StatusOr<Reply> reply = session_->Ask(
       0, {.op = Op::kWait, .payload = {}, .argument = id_, .timeout_ns = Session::kNoTimeout});
+  is_taken_ = true;
   if (!reply.ok()) return reply.status();
-  id_ = 0;
   return TakeResult(session_, *reply, function_);
 }
 
 bool PendingState::done() const {
+  if (is_taken_) return true;
   const absl::StatusOr<Reply> reply =
       session_->Ask(0, {.op = Op::kPoll,
                         .payload = {},
                         .argument = id_,
                         .timeout_ns = ToNs(runtime_->options().timeout)});
   return !reply.ok() || reply->code != 0 || reply->value[0] != 0;
+}
+
+namespace {
+
+Explanation ReadExplanation(const nlohmann::json& from) {
+  Explanation to;
+  to.policy = from.value("policy", "");
+  to.chosen = from.value("chosen", "");
+  to.because = from.value("because", "");
+  to.attempt = from.value("attempt", std::uint64_t{0});
+  to.queued = absl::Nanoseconds(from.value("queued_ns", std::int64_t{0}));
+  for (const nlohmann::json& each : from.value("candidates", nlohmann::json::array())) {
+    to.candidates.push_back({.node = each.value("node", ""),
+                             .eligible = each.value("eligible", false),
+                             .verdict = each.value("verdict", ""),
+                             .local_bytes = each.value("local_bytes", std::uint64_t{0}),
+                             .predecessors = each.value("predecessors", std::uint64_t{0}),
+                             .active = each.value("active", std::uint64_t{0}),
+                             .threads = each.value("threads", std::uint64_t{0}),
+                             .running = each.value("running", std::uint64_t{0}),
+                             .max_concurrency = each.value("max_concurrency", std::uint64_t{0})});
+  }
+  return to;
+}
+
+}  // namespace
+
+absl::StatusOr<Explanation> PendingState::Explain() const {
+  const Session::Reading reading(session_);
+  const absl::StatusOr<Reply> reply =
+      session_->Ask(0, {.op = Op::kExplain,
+                        .payload = {},
+                        .argument = id_,
+                        .timeout_ns = ToNs(runtime_->options().timeout)});
+  if (!reply.ok()) return reply.status();
+  if (reply->code != 0) return fabric::MakeStatus(*reply, fmt::format("function {}", function_));
+  const nlohmann::json text =
+      nlohmann::json::parse(AsText(session_->PayloadAt(reply->extent_offset)), nullptr, false);
+  session_->Tell(0, Op::kRelease, reply->extent_offset);
+  if (!text.is_object()) return absl::InternalError("the explanation cannot be read");
+  return ReadExplanation(text);
 }
 
 }  // namespace apta::compute

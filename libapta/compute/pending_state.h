@@ -1,10 +1,11 @@
-// Calling functions: what stands behind Client::Call, Client::Start and Pending.
+// Calling functions: what stands behind Client::Call, Client::Start, Pending, and the same of an
+// Invocation.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "apta/client.h"
@@ -12,33 +13,54 @@
 
 namespace apta::compute {
 
-// One message to the Executor Manager, one back with the result.
-absl::StatusOr<Bytes> CallFunction(NodeRuntime* runtime, std::string_view function, BytesView input,
-                                   const CallOptions& options);
+// How many functions of one host wait for invocations of their own, and how many may.
+struct WaitLimit {
+  const int most;
+  std::atomic<int> waiting{0};
+};
 
-absl::StatusOr<Pending> StartFunction(std::shared_ptr<NodeRuntime> runtime,
-                                      std::string_view function, BytesView input,
-                                      const CallOptions& options);
+class PendingState;
+
+// Who calls: a client, or an attempt that runs on a function host.
+class Caller {
+ public:
+  explicit Caller(std::shared_ptr<NodeRuntime> runtime, std::uint64_t parent = 0,
+                  std::shared_ptr<WaitLimit> limit = nullptr)
+      : runtime_(std::move(runtime)), parent_(parent), limit_(std::move(limit)) {}
+
+  // One message to the Executor Manager, one back with the result.
+  absl::StatusOr<Bytes> Call(std::string_view function, BytesView input,
+                             const CallOptions& options) const;
+  absl::StatusOr<Pending> Start(std::string_view function, BytesView input,
+                                const CallOptions& options) const;
+
+ private:
+  std::shared_ptr<NodeRuntime> runtime_;
+  std::uint64_t parent_;              // the attempt; 0 = a client
+  std::shared_ptr<WaitLimit> limit_;  // nullptr: a client
+};
 
 class PendingState {
  public:
-  static absl::StatusOr<std::unique_ptr<PendingState>> Start(std::shared_ptr<NodeRuntime> runtime,
-                                                             std::string_view function,
-                                                             BytesView input,
-                                                             const CallOptions& options);
+  PendingState(std::shared_ptr<NodeRuntime> runtime, Session* session,
+               std::shared_ptr<WaitLimit> limit, std::string_view function, std::uint64_t id)
+      : runtime_(std::move(runtime)),
+        session_(session),
+        limit_(std::move(limit)),
+        function_(function),
+        id_(id) {}
   ~PendingState();  // forgets the result unless it was taken
   absl::StatusOr<Bytes> Wait();
   bool done() const;
+  absl::StatusOr<Explanation> Explain() const;
 
  private:
-  PendingState(std::shared_ptr<NodeRuntime> runtime, Session* session, std::string_view function,
-               std::uint64_t id)
-      : runtime_(std::move(runtime)), session_(session), function_(function), id_(id) {}
-
   std::shared_ptr<NodeRuntime> runtime_;
   Session* session_;  // lives as long as the runtime; ids are its own
+  std::shared_ptr<WaitLimit> limit_;
   std::string function_;
-  std::uint64_t id_;  // 0 = taken
+  std::uint64_t id_;
+  bool is_taken_ = false;
 };
 
 }  // namespace apta::compute

@@ -171,7 +171,21 @@ absl::Status MakeStatus(const Reply& reply, std::string_view what) {
       text = fmt::format("{}: the node that ran it died; attempts begun: {}", what, value[0]);
       break;
     case Reason::kCancelled:
-      text = fmt::format("{}: cancelled", what);
+      text = fmt::format("{}: cancelled; the attempt that called it does not count any more", what);
+      break;
+    case Reason::kOtherLimits:
+      text = fmt::format("{}: this node has registered it before, with other options", what);
+      break;
+    case Reason::kNotOnThatNode:
+      text = fmt::format("{}: no attached node of that name has this function (apta nodes)", what);
+      break;
+    case Reason::kCallerQueueFull:
+      text = fmt::format("{}: {} invocations of this caller are waiting already; try again later",
+                         what, value[0]);
+      break;
+    case Reason::kAttemptDeadline:
+      text = fmt::format("{}: not done by the function's own deadline; attempts begun: {}", what,
+                         value[0]);
       break;
     case Reason::kFunctionFailed:
       text = fmt::format("{}: the function failed", what);

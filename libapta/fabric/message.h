@@ -33,30 +33,37 @@ enum class Op : std::uint8_t {
   kAbort,     // argument: the extent of kCreate
   kRelease,   // argument: an extent that an earlier reply lent. No reply
   kRegister,  // key: function name; argument: FunctionLimits
-  kReady,     // payload: result of `argument` (an invocation; 0 = none) -> the next invocation
+  kReady,     // payload: result of `argument` (an attempt; 0 = none) -> the next attempt
   kUnready,   // every kReady of this node that still waits is answered with CANCELLED
   kCall,      // key: function; payload: input; argument: deadline, ns from now -> result
   kStart,     // as kCall -> value[0]: invocation
   kWait,      // argument: invocation -> its result, once it is there
   kPoll,      // argument: invocation -> value[0]: 1 = it has ended
   kForget,    // argument: invocation; its result will not be asked for. No reply
+  kExplain,   // argument: invocation -> how it was placed: JSON, in an extent
 };
-inline constexpr std::uint8_t kMaxOp = static_cast<std::uint8_t>(Op::kForget);
+inline constexpr std::uint8_t kMaxOp = static_cast<std::uint8_t>(Op::kExplain);
 
 // What a node allows for one of its functions; travels packed into a request's argument.
 struct FunctionLimits {
   std::uint16_t max_concurrency = 1;
-  std::uint16_t max_attempts = 3;
-  std::uint32_t deadline_ms = 60'000;
+  std::uint8_t max_attempts = 3;
+  std::uint8_t threads = 0;            // of the node, for all its functions; 0 = as many as ask
+  std::uint32_t deadline_ms = 60'000;  // of an attempt
 
   std::uint64_t Pack() const {
-    return max_concurrency | std::uint64_t{max_attempts} << 16 | std::uint64_t{deadline_ms} << 32;
+    return max_concurrency | std::uint64_t{max_attempts} << 16 | std::uint64_t{threads} << 24 |
+           std::uint64_t{deadline_ms} << 32;
   }
   static FunctionLimits Unpack(std::uint64_t packed) {
-    return {static_cast<std::uint16_t>(packed), static_cast<std::uint16_t>(packed >> 16),
-            static_cast<std::uint32_t>(packed >> 32)};
+    return {static_cast<std::uint16_t>(packed), static_cast<std::uint8_t>(packed >> 16),
+            static_cast<std::uint8_t>(packed >> 24), static_cast<std::uint32_t>(packed >> 32)};
   }
+  bool operator==(const FunctionLimits&) const = default;
 };
+
+// A node with so many attempts that run past their deadline gets no more work.
+inline constexpr std::uint32_t kMaxStuckThreads = 4;
 
 // The lane of requests that get no reply: they disturb none that is under way.
 inline constexpr std::uint16_t kNoLane = 0xffff;
@@ -66,6 +73,10 @@ constexpr bool IsOneWay(Op op) {
 
 // Set in Request::flags when key and payload stand in the lane's staging buffer, not inline.
 inline constexpr std::uint8_t kBodyStaged = 1;
+// kCall, kStart: the key is a CallHead (call_head.h).
+inline constexpr std::uint8_t kHeaded = 2;
+// kReady: brings a result and asks for nothing more; answered at once, with CANCELLED.
+inline constexpr std::uint8_t kLastOfWorker = 4;
 // kReady: the invocation failed; flags' upper bits hold its absl::StatusCode, payload the message.
 inline constexpr int kStatusShift = 3;
 
@@ -111,10 +122,15 @@ enum class Reason : std::uint16_t {
   kAlreadyRegistered,
   kQueueFull,  // value[0]: invocations waiting
   kNoSuchInvocation,
+  // The extent's payload, if any, says how the attempts ended.
   kDeadline,  // value[0]: attempts made
   kNodeLost,  // value[0]: attempts made; the last node died
   kCancelled,
-  kFunctionFailed,  // the message is the extent's payload
+  kFunctionFailed,   // the message is the extent's payload
+  kOtherLimits,      // the node has registered the function with other limits
+  kCallerQueueFull,  // value[0]: invocations of this caller that may wait
+  kNotOnThatNode,    // no attached node of the name that the call gives has the function
+  kAttemptDeadline,  // value[0]: attempts made; the last one was past the function's deadline
 };
 
 struct Reply {

@@ -186,10 +186,10 @@ TEST(CommandLineTest, ReadsEveryFlag) {
 TEST(CommandLineTest, HelpNamesEveryFlagAndPoolKeyAndVersionTheVersion) {
   const std::string help = Parse({"--help"})->answer;
   for (const char* word :
-       {"--config",   "--socket",    "--pool", "--shards",  "--threads", "--link",
-        "--version",  "name=",       "bytes=", "backing=",  "numa=",     "coherence=",
-        "access=",    "durability=", "owner=", "group=",    "mode=",     "latency=",
-        "bandwidth=", "jitter=",     "call=",  "rdma-fast", "[[pool]]",  "1GiB"}) {
+       {"--config",    "--socket",  "--pool",   "--shards", "--threads", "--link",     "--policy",
+        "--version",   "name=",     "bytes=",   "backing=", "numa=",     "coherence=", "access=",
+        "durability=", "owner=",    "group=",   "mode=",    "latency=",  "bandwidth=", "jitter=",
+        "call=",       "rdma-fast", "[[pool]]", "1GiB"}) {
     EXPECT_THAT(help, HasSubstr(word));
   }
   EXPECT_THAT(Parse({"--version"})->answer, StartsWith("aptad "));

@@ -28,7 +28,7 @@ class HomeFixture : public ::testing::Test {
     EXPECT_TRUE(pool.ok()) << pool.status();
     pool_ = *std::move(pool);
     home_.emplace(pool_.get(), 0, /*hosts_functions=*/true, &gate_);
-    for (NodeId node = 0; node < kNodes; ++node) home_->AttachNode(node);
+    for (NodeId node = 0; node < kNodes; ++node) home_->AttachNode(node, node == 1 ? "host" : "");
   }
 
   static Request Inline(fabric::Op op, std::string_view key, std::string_view payload = "",

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstring>
 #include <string>
+#include <vector>
 
 #include "tests/daemon/home_fixture.h"
 
@@ -30,6 +33,17 @@ class HomeFunctionTest : public HomeFixture {
   }
   void Call(std::string_view input, std::uint16_t lane) {
     EXPECT_TRUE(Step(kCaller, Inline(Op::kCall, "f", input, kSecond), lane));
+  }
+  // A call with a head.
+  Request Headed(Op op, const fabric::CallHead& head, std::vector<std::string> reads,
+                 std::string_view node, std::string_view input) {
+    std::vector<std::uint64_t> hashes;
+    for (const std::string& key : reads) hashes.push_back(fabric::KeyHash(key));
+    std::array<char, fabric::kMaxHeadBytes> bytes;
+    Request request =
+        Inline(op, fabric::MakeCallHead(head, hashes, node, "f", bytes.data()), input, kSecond);
+    request.flags = fabric::kHeaded;
+    return request;
   }
   // What a worker was given.
   Reply Delivered(NodeId node, std::uint16_t lane) {
@@ -145,6 +159,100 @@ TEST_F(HomeFunctionTest, NothingIsDeliveredToANodeThatOwesAnAcknowledgement) {
   EXPECT_EQ(Payload(Delivered(kHost, 4).extent_offset), "input");
 }
 
+TEST_F(HomeFunctionTest, OfADeclaredReadOnlyItsOwnAcknowledgementsCount) {
+  Register(kHost, "f", {.max_concurrency = 2});
+  Ready(kHost, 4);
+  Ready(kHost, 5);
+  Put(kOther, "key", "old");
+  Get(kHost, "key");
+  Put(kOther, "key", "new");
+  const fabric::CallHead declares{.flags = fabric::CallHead::kDeclaresReads};
+  EXPECT_TRUE(Step(kCaller, Headed(Op::kCall, declares, {"key"}, "", "waits"), 7));
+  EXPECT_FALSE(gate_.Take(kHost, 5).has_value());
+  EXPECT_TRUE(Step(kCaller, Headed(Op::kCall, declares, {"other key"}, "", "runs"), 8));
+  Poll();
+  EXPECT_EQ(Payload(Delivered(kHost, 5).extent_offset), "runs");
+  EXPECT_FALSE(gate_.Take(kHost, 4).has_value());
+  gate_.AcknowledgeAll(kHost);
+  Poll();
+  EXPECT_EQ(Payload(Delivered(kHost, 4).extent_offset), "waits");
+}
+
+TEST_F(HomeFunctionTest, ACallThatDeclaresItsReadsGoesWhereTheyAreCachedAndSaysSo) {
+  for (const NodeId node : {kHost, kOther}) {
+    Register(node, "f");
+    Ready(node, 4);
+  }
+  Put(kCaller, "key", std::string(150, 'x'));
+  Get(kOther, "key");
+  const fabric::CallHead head{.flags =
+                                  fabric::CallHead::kDeclaresReads | fabric::CallHead::kExplain};
+  const Reply started = Ask(kCaller, Headed(Op::kStart, head, {"key"}, "", ""));
+  EXPECT_TRUE(gate_.Take(kOther, 4).has_value());
+  const Reply why = Ask(kCaller, Inline(Op::kExplain, "", "", started.value[0]));
+  const std::string text = Payload(why.extent_offset);
+  EXPECT_NE(text.find("caches most of the declared reads"), text.npos) << text;
+  EXPECT_TRUE(Step(kCaller, Inline(Op::kRelease, "", "", why.extent_offset)));
+  EXPECT_EQ(Ask(kHost, Inline(Op::kExplain, "", "", started.value[0])).reason,
+            Reason::kNoSuchInvocation);
+}
+
+TEST_F(HomeFunctionTest, AHeadThatMakesNoSenseIsRefused) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  const auto refused = [&](std::string_view head) {
+    Request request = Inline(Op::kCall, head, "", kSecond);
+    request.flags = fabric::kHeaded;
+    return !Step(kCaller, request, 7) && Delivered(kCaller, 7).code != 0;
+  };
+  EXPECT_TRUE(refused("f"));
+  EXPECT_TRUE(refused(std::string(23, '\0')));
+  for (const std::uint16_t lie : std::initializer_list<std::uint16_t>{1, 33, 65535}) {
+    std::string head(sizeof(fabric::CallHead) + 1, 'f');
+    const fabric::CallHead reads{.reads = lie};
+    std::memcpy(head.data(), &reads, sizeof(reads));
+    EXPECT_TRUE(refused(head)) << lie;
+    const fabric::CallHead node{.node_bytes = lie};
+    std::memcpy(head.data(), &node, sizeof(node));
+    EXPECT_TRUE(refused(head)) << lie;
+  }
+  const fabric::CallHead foreign{.parent = 12345};
+  EXPECT_EQ(Ask(kCaller, Headed(Op::kCall, foreign, {}, "", "")).reason, Reason::kCancelled);
+  EXPECT_EQ(Ask(kCaller, Headed(Op::kCall, {}, {}, "nobody", "")).reason, Reason::kNotOnThatNode);
+  EXPECT_FALSE(gate_.Take(kHost, 4).has_value());
+  EXPECT_EQ(LiveExtents(), 0u);
+}
+
+TEST_F(HomeFunctionTest, WhatALargeInputsCallSaysIsKeptUntilItIsWhole) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  const std::string input(50'000, 'i');
+  Request request = Headed(Op::kStart, {.flags = fabric::CallHead::kExplain}, {}, "", "");
+  const std::string head(reinterpret_cast<const char*>(request.body), request.key_bytes);
+  Stage(kCaller, 7, head, input.substr(0, 1000));
+  request.flags |= fabric::kBodyStaged;
+  request.payload_bytes = input.size();
+  EXPECT_TRUE(Step(kCaller, request, 7));
+  Stage(kCaller, 7, head, input);
+  Poll(3);
+  EXPECT_EQ(Payload(Delivered(kHost, 4).extent_offset), input);
+  const std::uint64_t id = Delivered(kCaller, 7).value[0];
+  EXPECT_EQ(Ask(kCaller, Inline(Op::kExplain, "", "", id)).code, 0);
+}
+
+TEST_F(HomeFunctionTest, AWorkersLastResultIsTakenAndItGetsNothingMore) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  Call("one", 7);
+  Call("two", 8);
+  Request last = Inline(Op::kReady, "", "result", Delivered(kHost, 4).value[0]);
+  last.flags = fabric::kLastOfWorker;
+  EXPECT_TRUE(Step(kHost, last, 4));
+  EXPECT_EQ(Delivered(kHost, 4).reason, Reason::kCancelled);
+  EXPECT_EQ(Payload(Delivered(kCaller, 7).extent_offset), "result");
+  EXPECT_FALSE(gate_.Take(kHost, 4).has_value());
+}
+
 // Until its put's reply has been processed, a node may hit what the put superseded.
 TEST_F(HomeFunctionTest, ANodesOwnPutsKeepItFromWorkUntilItHasAppliedThem) {
   Register(kHost, "f");
@@ -167,7 +275,10 @@ TEST_F(HomeFunctionTest, AnInputOutlivesItsDeadlineWhileANodeReadsIt) {
   EXPECT_EQ(home_->next_deadline_ns(), now_ns_ + kSecond);
   now_ns_ += kSecond;
   Poll();
-  EXPECT_EQ(CodeOf(Delivered(kCaller, 7)), StatusCode::kDeadlineExceeded);
+  const Reply late = Delivered(kCaller, 7);
+  EXPECT_EQ(CodeOf(late), StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Payload(late.extent_offset), "attempt on host: past its deadline");
+  EXPECT_TRUE(Step(kCaller, Inline(Op::kRelease, "", "", late.extent_offset)));
   EXPECT_EQ(home_->next_deadline_ns(), ~TimeNs{0});
   EXPECT_EQ(LiveExtents(), 1u);
   EXPECT_EQ(Payload(delivery.extent_offset), "input");
@@ -185,10 +296,10 @@ TEST_F(HomeFunctionTest, ANodesDeathMovesItsInvocationsToAnother) {
   home_->ForgetNode(kHost);
   Poll();
   const Reply again = Delivered(kOther, 5);
-  EXPECT_EQ(again.value[0], id);
+  EXPECT_EQ(fabric::InvocationOf(again.value[0]), fabric::InvocationOf(id));
   EXPECT_EQ(again.value[1] >> 32, 2u);
   EXPECT_EQ(Payload(again.extent_offset), "input");
-  Ready(kOther, 5, id, "result");
+  Ready(kOther, 5, again.value[0], "result");
   EXPECT_EQ(Payload(Delivered(kCaller, 7).extent_offset), "result");
 }
 

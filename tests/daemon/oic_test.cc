@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "daemon/owed_keys.h"
 #include "tests/daemon/fake_holds.h"
 
 namespace apta::daemon {
@@ -38,6 +39,11 @@ class OicTest : public ::testing::Test, public InvalidationGate, public RoundObs
     EXPECT_EQ(sequence != 0, oic_.owing().Contains(node));
     if (sequence != 0) EXPECT_EQ(sequence, oic_.Issued(node));
   }
+  void OnOwesKey(NodeId node, std::uint64_t key_hash, bool owes) override {
+    owes ? owed_.Add(node, key_hash) : owed_.Remove(node, key_hash);
+  }
+  void OnOwesAll(NodeId node) override { owed_.AddAll(node); }
+  void OnOwesNoKey(NodeId node) override { owed_.Clear(node); }
   void OnReleased(std::uint64_t extent) override {
     EXPECT_TRUE(released_.insert(extent).second) << "released twice";
   }
@@ -69,6 +75,7 @@ class OicTest : public ::testing::Test, public InvalidationGate, public RoundObs
     }
   }
 
+  OwedKeys owed_;
   Oic oic_{this, this};
   fabric::TimeNs now_ns_ = 1000;
   std::uint64_t version_ = 0;
@@ -147,6 +154,37 @@ TEST_F(OicTest, EveryRecordConcernsTheSchedulerThoseOfOwnPutsToo) {
   acknowledged_[3] = 0;
   oic_.AttachNode(3);
   EXPECT_FALSE(oic_.Owes(3));
+}
+
+TEST_F(OicTest, WhatANodeOwesIsKnownByKeyAndNeverUnderstated) {
+  const std::uint64_t a = 1ull << 20, b = 2ull << 20, c = 3ull << 20;
+  Round(a, 64, {0, 1});
+  Round(b, 128, {0});
+  Round(a, 192, {0});
+  EXPECT_TRUE(owed_.MayOwe(0, a));
+  EXPECT_TRUE(owed_.MayOwe(0, b));
+  EXPECT_FALSE(owed_.MayOwe(0, c));
+  EXPECT_FALSE(owed_.MayOwe(1, b));
+  Acknowledge(0, 2);
+  EXPECT_TRUE(owed_.MayOwe(0, a)) << "once more";
+  EXPECT_FALSE(owed_.MayOwe(0, b));
+  Acknowledge(0, 3);
+  EXPECT_FALSE(owed_.MayOwe(0, a));
+  for (std::uint64_t i = 0; i <= kRecords; ++i) Round(b, 256 + i * 64, {0});
+  EXPECT_TRUE(owed_.MayOwe(0, c)) << "a mark stands for anything";
+  Acknowledge(0, kRecords + 3);  // of all the records, and not of the mark
+  EXPECT_TRUE(owed_.MayOwe(0, c));
+  Acknowledge(0, kRecords + 4);
+  EXPECT_FALSE(owed_.MayOwe(0, b));
+  EXPECT_FALSE(owed_.MayOwe(0, c));
+  Round(b, 32, {0});
+  EXPECT_TRUE(owed_.MayOwe(0, b));
+  oic_.FenceNode(0);
+  EXPECT_TRUE(owed_.MayOwe(0, c)) << "nothing is to start there before it is gone";
+  oic_.ForgetNode(0);
+  EXPECT_FALSE(owed_.MayOwe(0, b));
+  EXPECT_FALSE(owed_.MayOwe(0, c));
+  EXPECT_TRUE(owed_.MayOwe(1, a));
 }
 
 TEST_F(OicTest, AnExtentOnAHoldTableStaysUntilItIsTakenOff) {

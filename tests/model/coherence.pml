@@ -981,7 +981,7 @@ end:
   :: d_step { RUNS(n) && node[n].cache != 0 -> node[n].cache = 0; End() }
 #if MODE == LAZY && !defined(LIVE)
   /* The scheduler starts an invocation: everything that its gets may return is fresh.
-   * rule: SCHEDULE_ONLY_CLEAN scheduler/executor_manager.cc:PlaceOne */
+   * rule: SCHEDULE_ONLY_CLEAN scheduler/placement.cc:Judge */
 #if defined(BUG_SCHEDULE_ONLY_CLEAN)
   :: d_step { RUNS(n) -> Fresh(n, known) }
 #else

@@ -361,6 +361,13 @@ TEST_F(CliTest, CallRunsAFunctionOnANodeThatHasIt) {
   const Result refused = Apta({"call", "reverse"});
   ExpectFailure(refused, 1, "apta");
   EXPECT_THAT(refused.err, AllOf(HasSubstr("OUT_OF_RANGE"), HasSubstr("nothing to reverse")));
+  const Result explained = Apta({"call", "--explain", "--json", "reverse", "abc"});
+  EXPECT_EQ(explained.out, "cba");
+  const json why = json::parse(explained.err, nullptr, false);
+  ASSERT_TRUE(why.is_object()) << explained.err;
+  EXPECT_EQ(why["chosen"], why["candidates"][0]["node"]);
+  EXPECT_THAT(Apta({"call", "--explain", "reverse", "abc"}).err,
+              AllOf(HasSubstr("chosen"), HasSubstr("policy criterion+locality")));
   const Result none = Apta({"call", "none", "x"});
   ExpectFailure(none, 1, "apta");
   EXPECT_THAT(none.err, HasSubstr("NOT_FOUND"));

@@ -243,15 +243,22 @@ TEST_F(FaultTest, AnInvocationRunsAgainElsewhereWhenItsNodeIsKilled) {
   EXPECT_EQ(AsText(*result), "again");
 }
 
-TEST_F(FaultTest, AnInvocationFailsAtOnceWhenNobodyIsLeftToRunIt) {
+TEST_F(FaultTest, AnInvocationWaitsForAnotherHostWhenNobodyIsLeftToRunIt) {
   Client client = ConnectTo(socket_, "caller");
   Partner host({"host", socket_, "only"});
   EXPECT_TRUE(Eventually([&] { return client.Call("quick", AsBytes("x")).ok(); }));
-  absl::StatusOr<Pending> pending = client.Start("slow", AsBytes("x"));
+  absl::StatusOr<Pending> hopeful = client.Start("slow", AsBytes("x"));
   host.AwaitReady();
+  absl::StatusOr<Pending> hopeless =
+      client.Start("slow", AsBytes("x"), {.deadline = absl::Milliseconds(300)});
   host->Signal(SIGKILL);
-  EXPECT_TRUE(absl::IsUnavailable(pending->Wait().status()));
+  const absl::Status late = hopeless->Wait().status();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late)) << late;
   EXPECT_TRUE(absl::IsNotFound(client.Call("quick", AsBytes("x")).status()));
+  Partner second({"host", socket_, "second"});
+  const absl::StatusOr<Bytes> result = hopeful->Wait();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(AsText(*result), "again");
 }
 
 TEST_F(FaultTest, AFunctionHostServesAgainAfterARestart) {

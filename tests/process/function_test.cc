@@ -188,6 +188,56 @@ TEST_F(FunctionTest, ResultsTakenWhileOtherThreadsUploadAreGivenBack) {
   EXPECT_TRUE(Eventually([&] { return UsedBytes() == used_bytes; })) << UsedBytes();
 }
 
+TEST_F(FunctionTest, AnAttemptPastTheFunctionsDeadlineIsMadeAgainAndItsThreadIsNotMissed) {
+  RunningHost other(ConnectTo(socket(), "other"), 1);
+  const FunctionOptions options{
+      .max_concurrency = 9, .max_attempts = 2, .deadline = absl::Milliseconds(50)};
+  other.Register(
+      "sticks",
+      [this](Invocation& invocation) -> absl::StatusOr<Bytes> {
+        if (invocation.attempt() == 1 || AsText(invocation.input()) == "always") {
+          Eventually([this] { return released_.load(); });
+        }
+        return ToBytes(fmt::format("attempt {}", invocation.attempt()));
+      },
+      options);
+  other.Register("quick", [](Invocation&) -> absl::StatusOr<Bytes> { return ToBytes("quick"); });
+  other.Run();
+  ASSERT_TRUE(Eventually([&] { return NodesWith(client_, "quick") == 1; }));
+  EXPECT_EQ(ToText(client_.Call("sticks", {})), "attempt 2");
+  EXPECT_EQ(ToText(client_.Call("quick", {})), "quick");
+  const absl::Status status = client_.Call("sticks", AsBytes("always")).status();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_NE(status.message().find("attempt on other: past its deadline; attempt on other"),
+            absl::string_view::npos)
+      << status;
+  EXPECT_EQ(ToText(client_.Call("quick", {})), "quick");
+  released_.store(true);
+}
+
+TEST_F(FunctionTest, ACallMayNameItsNodeAndAskWhyItRanWhereItDid) {
+  RunningHost second(ConnectTo(socket(), "second"), 1);
+  second.Register("echo", [](Invocation&) -> absl::StatusOr<Bytes> { return ToBytes("second"); });
+  second.Run();
+  ASSERT_TRUE(Eventually([&] { return NodesWith(client_, "echo") == 2; }));
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(ToText(client_.Call("echo", AsBytes("x"), {.node = "second"})), "second");
+    EXPECT_EQ(ToText(client_.Call("echo", AsBytes("x"), {.node = "host"})), "x");
+  }
+  EXPECT_TRUE(absl::IsNotFound(client_.Call("echo", {}, {.node = "third"}).status()));
+  EXPECT_TRUE(absl::IsNotFound(client_.Call("fan", {}, {.node = "second"}).status()));
+  auto pending =
+      client_.Start("echo", {}, {.reads = {"some key"}, .node = "host", .explain = true});
+  ASSERT_TRUE(pending.ok() && pending->Wait().ok());
+  const absl::StatusOr<Explanation> why = pending->Explain();
+  ASSERT_TRUE(why.ok()) << why.status();
+  EXPECT_EQ(why->chosen, "host");
+  EXPECT_EQ(why->policy, "criterion+locality");
+  ASSERT_EQ(why->candidates.size(), 2u);
+  EXPECT_EQ(why->candidates[1].verdict, "another node is asked for");
+  EXPECT_TRUE(absl::IsNotFound(client_.Start("echo", {})->Explain().status()));
+}
+
 TEST_F(FunctionTest, PastItsDeadlineACallReturnsWithoutItsFunction) {
   const absl::Time began = absl::Now();
   const absl::Status status =
@@ -216,6 +266,58 @@ TEST_F(FunctionTest, MaxConcurrencyHoldsBack) {
 TEST_F(FunctionTest, FunctionsCallFunctions) {
   EXPECT_EQ(ToText(client_.Call("nest", AsBytes("5"))), "bottom!!!!!");
   EXPECT_EQ(ToText(client_.Call("fan", {})), "01234");
+}
+
+// A host of one thread, and of functions of max_concurrency 1.
+class NarrowHostTest : public FunctionTest {
+ protected:
+  void SetUp() override {
+    narrow_.Register("down", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+      const int depth = std::stoi(std::string(AsText(invocation.input())));
+      if (depth == 0) return ToBytes("bottom");
+      const std::string next = std::to_string(depth - 1);
+      if (depth % 2 == 0) return invocation.Call("down", AsBytes(next));
+      absl::StatusOr<Pending> started = invocation.Start("down", AsBytes(next));
+      return started.ok() ? started->Wait() : started.status();
+    });
+    narrow_.Register("count",
+                     [this](Invocation&) -> absl::StatusOr<Bytes> {
+                       const int now = ++at_once_;
+                       int most = most_at_once_.load();
+                       while (now > most && !most_at_once_.compare_exchange_weak(most, now)) {
+                       }
+                       std::this_thread::yield();
+                       --at_once_;
+                       return Bytes();
+                     },
+                     {.max_concurrency = 8});
+    narrow_.Run();
+    ASSERT_TRUE(Eventually([&] { return NodesWith(client_, "count") == 1; }));
+  }
+  std::atomic<int> at_once_{0};
+  std::atomic<int> most_at_once_{0};
+  RunningHost narrow_{ConnectTo(socket(), "narrow"), 1};
+};
+
+TEST_F(NarrowHostTest, AChainMayBeDeeperThanItsHostHasThreads) {
+  for (const char* depth : {"1", "2", "10", "40"}) {
+    EXPECT_EQ(ToText(client_.Call("down", AsBytes(depth))), "bottom");
+  }
+}
+
+TEST_F(NarrowHostTest, AChainOfAThousandEndsWithAClearErrorAndTheHostGoesOn) {
+  const absl::Status status = client_.Call("down", AsBytes("1000")).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_NE(status.message().find("wait for calls of their own"), absl::string_view::npos);
+  EXPECT_EQ(ToText(client_.Call("down", AsBytes("20"))), "bottom");
+}
+
+TEST_F(NarrowHostTest, AHostRunsNoMoreAtATimeThanItHasThreads) {
+  EXPECT_EQ(ToText(client_.Call("down", AsBytes("20"))), "bottom");  // many workers by now
+  std::vector<Pending> pending;
+  for (int i = 0; i < 100; ++i) pending.push_back(*client_.Start("count", {}));
+  for (Pending& each : pending) EXPECT_TRUE(each.Wait().ok());
+  EXPECT_EQ(most_at_once_.load(), 1);
 }
 
 TEST_F(FunctionTest, PutsOfAnInvocationAreCommittedWhenItReturnsAndNotBefore) {

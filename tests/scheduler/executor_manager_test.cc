@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <map>
 #include <set>
 #include <vector>
@@ -16,14 +18,30 @@ using fabric::Reason;
 
 class ExecutorManagerTest : public ::testing::Test, public Environment {
  protected:
-  bool OwesAcknowledgement(NodeId node) const override { return owing_.contains(node); }
+  bool OwesAcknowledgement(NodeId node, bool declares_reads,
+                           absl::Span<const std::uint64_t> reads) const override {
+    if (!declares_reads) return owing_.contains(node) || !owing_key_.empty();
+    return std::any_of(reads.begin(), reads.end(), [&](std::uint64_t key) {
+      return owing_key_.contains({node, key});
+    });
+  }
+  void AddLocalBytes(absl::Span<const std::uint64_t> reads,
+                     absl::Span<Candidate> candidates) const override {
+    for (Candidate& candidate : candidates) {
+      for (const std::uint64_t key : reads) {
+        const auto bytes = cached_.find({candidate.node, key});
+        if (bytes != cached_.end()) candidate.local_bytes += bytes->second;
+      }
+    }
+  }
+  std::string_view NameOf(NodeId node) const override { return name_[node]; }
   void AskForAcknowledgements(NodeId node) override { asked_.insert(node); }
   void Deliver(const Waiter& worker, const Delivery& delivery) override {
-    EXPECT_FALSE(owing_.contains(worker.node)) << "started on a node that may be stale";
     delivered_.emplace_back(worker.node, delivery);
   }
   void Answer(const Waiter& waiter, const Outcome& outcome) override {
     answers_.emplace_back(waiter.lane, outcome);
+    history_.assign(outcome.history.begin(), outcome.history.end());
   }
   void Release(Payload payload) override {
     if (payload.extent != 0) EXPECT_TRUE(released_.insert(payload.extent).second);
@@ -36,16 +54,29 @@ class ExecutorManagerTest : public ::testing::Test, public Environment {
   void Ready(NodeId node) { em_.Ready({node, next_lane_++, 1}); }
   // A call of node 0, answered in `lane`; its input stands in an extent of that number.
   InvocationId Call(std::uint16_t lane, TimeNs deadline_ns = 1000) {
-    const auto id =
-        em_.Call(0, Waiter{0, lane, 1}, *em_.FindFunction("f"), {lane}, deadline_ns, now_ns_);
-    EXPECT_TRUE(id.has_value());
-    return id.value_or(0);
+    return Call(CallSpec{
+        .caller = 0, .waiter = Waiter{0, lane, 1}, .input = {lane}, .deadline_ns = deadline_ns});
+  }
+  InvocationId Call(CallSpec spec) {
+    spec.function = *em_.FindFunction("f");
+    if (spec.deadline_ns == 0) spec.deadline_ns = 1000;
+    const ExecutorManager::Called called = em_.Call(spec, now_ns_);
+    EXPECT_EQ(called.reason, Reason::kNone);
+    return called.id;
+  }
+  // The result of what was delivered `index`-th.
+  void Finish(std::size_t index, Payload result = {}) {
+    em_.Finish(delivered_[index].first, delivered_[index].second.id, StatusCode::kOk, result);
   }
 
   ExecutorManager em_{this};
   std::uint16_t next_lane_ = 0;  // of workers
   TimeNs now_ns_ = 0;
   std::set<NodeId> owing_;
+  std::set<std::pair<NodeId, std::uint64_t>> owing_key_;
+  std::map<std::pair<NodeId, std::uint64_t>, std::uint64_t> cached_;  // bytes
+  std::array<std::string, 8> name_ = {"zero", "one", "two", "three", "four", "five", "six", "7"};
+  std::vector<FailedAttempt> history_;  // of the last answer
   std::set<NodeId> asked_;
   std::vector<std::pair<NodeId, Delivery>> delivered_;
   std::vector<std::pair<int, Outcome>> answers_;  // by lane of the caller
@@ -54,12 +85,12 @@ class ExecutorManagerTest : public ::testing::Test, public Environment {
 
 TEST_F(ExecutorManagerTest, AnInvocationGoesToAnIdleWorkerAndItsResultToTheCaller) {
   Host(1);
-  const InvocationId id = Call(5);
+  Call(5);
   ASSERT_EQ(delivered_.size(), 1u);
   EXPECT_EQ(delivered_[0].first, 1);
   EXPECT_EQ(delivered_[0].second.attempt, 1u);
   EXPECT_EQ(delivered_[0].second.input.extent, 5u);
-  em_.Finish(1, id, StatusCode::kOk, {77});
+  Finish(0, {77});
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_EQ(answers_[0].first, 5);
   EXPECT_EQ(answers_[0].second.payload.extent, 77u);
@@ -88,12 +119,9 @@ TEST_F(ExecutorManagerTest, AnotherNodeRunsItWhileOneOwes) {
 
 TEST_F(ExecutorManagerTest, InvocationsWaitForWorkersAndConcurrencyInOrder) {
   Host(1, /*workers=*/3, {.max_concurrency = 2});
-  const InvocationId first = Call(1);
-  Call(2);
-  Call(3);
-  Call(4);
+  for (std::uint16_t lane = 1; lane <= 4; ++lane) Call(lane);
   EXPECT_EQ(delivered_.size(), 2u);
-  em_.Finish(1, first, StatusCode::kOk, {});
+  Finish(0);
   em_.Poll(1);
   ASSERT_EQ(delivered_.size(), 3u);
   EXPECT_EQ(delivered_[2].second.input.extent, 3u);
@@ -116,12 +144,12 @@ TEST_F(ExecutorManagerTest, ADeadlineInTheQueueEndsIt) {
 
 TEST_F(ExecutorManagerTest, TheInputOfARunningInvocationOutlivesItsDeadline) {
   Host(1);
-  const InvocationId id = Call(1, 1000);
+  Call(1, 1000);
   em_.Poll(1000);
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_EQ(answers_[0].second.code, StatusCode::kDeadlineExceeded);
   EXPECT_TRUE(released_.empty()) << "the function still reads its input in place";
-  em_.Finish(1, id, StatusCode::kOk, {88});
+  Finish(0, {88});
   EXPECT_EQ(released_, (std::set<std::uint64_t>{1, 88}));
   EXPECT_EQ(answers_.size(), 1u);
 }
@@ -140,12 +168,12 @@ TEST_F(ExecutorManagerTest, ALostInvocationRunsAgainElsewhereAndCountsOnce) {
   em_.Poll(1);
   ASSERT_EQ(delivered_.size(), 2u);
   EXPECT_EQ(delivered_[1].first, 2);
-  EXPECT_EQ(delivered_[1].second.id, id);
+  EXPECT_EQ(fabric::InvocationOf(delivered_[1].second.id), id);
   EXPECT_EQ(delivered_[1].second.attempt, 2u);
-  em_.Finish(1, id, StatusCode::kOk, {70});  // from beyond the grave: ignored
+  Finish(0, {70});  // from beyond the grave: ignored
   EXPECT_TRUE(answers_.empty());
   EXPECT_TRUE(released_.contains(70));
-  em_.Finish(2, id, StatusCode::kOk, {71});
+  Finish(1, {71});
   EXPECT_EQ(answers_.size(), 1u);
 }
 
@@ -158,43 +186,54 @@ TEST_F(ExecutorManagerTest, AttemptsAreLimited) {
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_EQ(answers_[0].second.reason, Reason::kNodeLost);
   EXPECT_EQ(answers_[0].second.attempts, 2u);
+  ASSERT_EQ(history_.size(), 2u);
+  EXPECT_EQ(history_[0].node, "one");
+  EXPECT_EQ(history_[1].node, "two");
+  EXPECT_EQ(history_[1].end, FailedAttempt::End::kNodeGone);
   EXPECT_TRUE(released_.contains(9));
 }
 
-TEST_F(ExecutorManagerTest, WithoutANodeThatHasItAnInvocationEndsAtOnce) {
+TEST_F(ExecutorManagerTest, WithoutANodeThatHasItAnInvocationWaitsForOneUntilItsDeadline) {
   Host(1);
-  Call(1);
-  Call(2);
+  Call(1, 1000);
+  Call(2, 2000);
   em_.ForgetNode(1);
+  EXPECT_TRUE(answers_.empty());
+  EXPECT_FALSE(em_.FindFunction("f").has_value());
+  em_.Poll(1000);
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_EQ(answers_[0].second.reason, Reason::kDeadline);
+  EXPECT_EQ(history_.size(), 1u) << "it was lost once";
+  Host(2);
+  em_.Poll(1001);
+  ASSERT_EQ(delivered_.size(), 2u);
+  Finish(1);
   EXPECT_EQ(answers_.size(), 2u);
   EXPECT_EQ(released_, (std::set<std::uint64_t>{1, 2}));
-  EXPECT_FALSE(em_.FindFunction("f").has_value());
   EXPECT_FALSE(em_.has_queued());
 }
 
 TEST_F(ExecutorManagerTest, AStartedInvocationIsWaitedForPolledAndForgotten) {
   Host(1, 2, {.max_concurrency = 2});
-  const FunctionId f = *em_.FindFunction("f");
-  const InvocationId kept = *em_.Call(0, std::nullopt, f, {1}, 1000, 0);
-  const InvocationId dropped = *em_.Call(0, std::nullopt, f, {2}, 1000, 0);
+  const InvocationId kept = Call(CallSpec{.input = {1}});
+  const InvocationId dropped = Call(CallSpec{.input = {2}});
   EXPECT_EQ(em_.Poll(NodeId{0}, kept), false);
   EXPECT_EQ(em_.Poll(NodeId{5}, kept), std::nullopt);  // not its caller
   EXPECT_FALSE(em_.Wait({5, 0, 1}, kept));
-  em_.Finish(1, kept, StatusCode::kOk, {50});
+  Finish(0, {50});
   EXPECT_EQ(em_.Poll(NodeId{0}, kept), true);
   EXPECT_TRUE(em_.Wait({0, 7, 1}, kept));
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_EQ(answers_[0].second.payload.extent, 50u);
   EXPECT_FALSE(em_.Wait({0, 7, 1}, kept));  // taken
   em_.Forget(0, dropped);
-  em_.Finish(1, dropped, StatusCode::kOk, {51});
+  Finish(1, {51});
   EXPECT_EQ(released_, (std::set<std::uint64_t>{1, 2, 51}));
 }
 
 TEST_F(ExecutorManagerTest, WhoWaitsBeforeTheEndIsAnsweredThen) {
   Host(1);
-  const InvocationId id =
-      *em_.Call(0, std::nullopt, *em_.FindFunction("f"), {1}, /*deadline_ns=*/1000, 0);
+  const InvocationId id = Call(CallSpec{.input = {1}});
   EXPECT_TRUE(em_.Wait({0, 7, 1}, id));
   EXPECT_FALSE(em_.Wait({0, 8, 1}, id));  // one waits
   EXPECT_TRUE(answers_.empty());
@@ -202,13 +241,13 @@ TEST_F(ExecutorManagerTest, WhoWaitsBeforeTheEndIsAnsweredThen) {
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_EQ(answers_[0].first, 7);
   EXPECT_EQ(answers_[0].second.reason, Reason::kDeadline);
-  em_.Finish(1, id, StatusCode::kOk, {});
+  Finish(0);
   EXPECT_EQ(em_.Poll(NodeId{0}, id), std::nullopt);
 }
 
 TEST_F(ExecutorManagerTest, ADeadlineThatNobodyHasWaitedForIsThereToBeTaken) {
   Host(1);
-  const InvocationId id = *em_.Call(0, std::nullopt, *em_.FindFunction("f"), {1}, 1000, 0);
+  const InvocationId id = Call(CallSpec{.input = {1}});
   em_.Poll(1000);
   EXPECT_EQ(em_.Poll(NodeId{0}, id), true);
   em_.ForgetNode(1);
@@ -220,21 +259,25 @@ TEST_F(ExecutorManagerTest, ADeadlineThatNobodyHasWaitedForIsThereToBeTaken) {
 
 TEST_F(ExecutorManagerTest, ANodeThatCallsItselfAndDiesLeavesNothing) {
   Host(1);
-  EXPECT_TRUE(em_.Call(1, Waiter{1, 9, 1}, *em_.FindFunction("f"), {1}, 1000, 0).has_value());
-  EXPECT_TRUE(em_.Call(1, std::nullopt, *em_.FindFunction("f"), {2}, 1000, 0).has_value());
+  Call(CallSpec{.caller = 1, .waiter = Waiter{1, 9, 1}, .input = {1}});
+  Call(CallSpec{.caller = 1, .input = {2}});
   em_.ForgetNode(1);
   EXPECT_EQ(released_, (std::set<std::uint64_t>{1, 2}));
   EXPECT_EQ(em_.known_functions(), 0u);
   EXPECT_EQ(em_.next_deadline_ns(), ~TimeNs{0});
 }
 
-TEST_F(ExecutorManagerTest, ACallersDeathForgetsItsInvocations) {
+TEST_F(ExecutorManagerTest, ACallersDeathCancelsItsInvocations) {
   Host(1);
-  const InvocationId id = Call(1);
+  Call(1);
+  Call(2);  // waits
   em_.ForgetNode(0);
-  em_.Finish(1, id, StatusCode::kOk, {60});
+  EXPECT_FALSE(em_.has_queued());
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{2}));
+  Finish(0, {60});
   EXPECT_TRUE(answers_.empty());
-  EXPECT_EQ(released_, (std::set<std::uint64_t>{1, 60}));
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{1, 2, 60}));
+  EXPECT_EQ(em_.next_deadline_ns(), ~TimeNs{0});
 }
 
 TEST_F(ExecutorManagerTest, WorkersThatStopAreAnsweredAlsoWhenTheyAskLater) {
@@ -244,6 +287,7 @@ TEST_F(ExecutorManagerTest, WorkersThatStopAreAnsweredAlsoWhenTheyAskLater) {
   Ready(1);
   ASSERT_EQ(answers_.size(), 2u);
   EXPECT_EQ(answers_[1].second.reason, Reason::kCancelled);
+  EXPECT_FALSE(em_.FindFunction("f").has_value());
   EXPECT_EQ(em_.Register(1, "f", {}), Reason::kAlreadyRegistered);  // serves again
   Ready(1);
   EXPECT_EQ(answers_.size(), 2u);
@@ -281,7 +325,9 @@ TEST_F(ExecutorManagerTest, NamesOfFunctionsGoWithTheirLastNodeAndInvocation) {
   EXPECT_EQ(em_.known_functions(), 0u);
   Host(1);
   Call(1);
-  em_.ForgetNode(1);  // the function's last node and its last invocation at once
+  em_.ForgetNode(1);
+  EXPECT_EQ(em_.known_functions(), 1u);  // of an invocation that waits for another node
+  em_.Poll(1000);
   EXPECT_EQ(answers_.size(), 1u);
   EXPECT_EQ(em_.known_functions(), 0u);
   EXPECT_EQ(em_.Register(1, "a", {}), Reason::kNone);
@@ -302,29 +348,174 @@ TEST_F(ExecutorManagerTest, AnIdentifierNeverMeansAnotherFunction) {
 
 TEST_F(ExecutorManagerTest, AFullQueueRefusesAndReleases) {
   Host(1);
-  const FunctionId f = *em_.FindFunction("f");
   std::uint64_t extent = 0;
-  while (em_.Call(0, std::nullopt, f, {++extent}, 1000, 0).has_value()) {
-  }
-  EXPECT_EQ(extent, ExecutorManager::kMaxQueued + 2);  // one runs
-  EXPECT_EQ(released_, (std::set<std::uint64_t>{extent}));
+  const auto fill = [&](NodeId caller) {
+    CallSpec spec{.caller = caller, .function = *em_.FindFunction("f"), .deadline_ns = 1000};
+    while (true) {
+      spec.input = {++extent};
+      const Reason reason = em_.Call(spec, 0).reason;
+      if (reason != Reason::kNone) return reason;
+    }
+  };
+  EXPECT_EQ(fill(0), Reason::kCallerQueueFull);
+  EXPECT_EQ(extent, ExecutorManager::kMaxQueuedOfCaller + 2);  // one runs
+  EXPECT_EQ(fill(2), Reason::kQueueFull);                      // another caller had room
+  EXPECT_EQ(extent, ExecutorManager::kMaxQueued + 3);
+  EXPECT_EQ(released_.size(), 2u);
+  em_.Poll(1000);
+  EXPECT_FALSE(em_.has_queued());
+  EXPECT_EQ(released_.size(), extent - 1);  // one runs
 }
 
-TEST(PlacementTest, TheEligibleCandidateThatRunsLeastIsChosen) {
-  const Candidate base = {.node = 1,
-                          .owes_acknowledgement = false,
-                          .idle_workers = 1,
-                          .running = 0,
-                          .max_concurrency = 1,
-                          .running_in_all = 5};
-  std::vector<Candidate> all(5, base);
-  all[0].owes_acknowledgement = true;
-  all[1].idle_workers = 0;
-  all[2].running = 1;
-  EXPECT_EQ(Place(absl::MakeConstSpan(all.data(), 3)), std::nullopt);
-  EXPECT_EQ(Place(all), 3u);
-  all[4].running_in_all = 4;
-  EXPECT_EQ(Place(all), 4u);
+TEST_F(ExecutorManagerTest, TheSameFunctionOnTwoNodesHasEachNodesLimits) {
+  Host(1, 2, {.max_concurrency = 1, .deadline_ms = 1});
+  Host(2, 2, {.max_concurrency = 2, .deadline_ms = 2});
+  EXPECT_EQ(em_.Register(1, "f", {.max_concurrency = 1, .deadline_ms = 1}),
+            Reason::kAlreadyRegistered);
+  EXPECT_EQ(em_.Register(1, "f", {.max_concurrency = 2}), Reason::kOtherLimits);
+  for (std::uint16_t lane = 1; lane <= 4; ++lane) Call(lane, 1'000'000'000);
+  ASSERT_EQ(delivered_.size(), 3u);
+  for (const auto& [node, delivery] : delivered_) EXPECT_EQ(delivery.left_ns, node * 1'000'000u);
+}
+
+TEST_F(ExecutorManagerTest, AnAttemptPastItsDeadlineIsMadeAgainElsewhereAndCountsNoMore) {
+  Host(1, 2, {.max_concurrency = 2, .deadline_ms = 1});
+  Call(9, 1'000'000'000);
+  Host(2, 2, {.max_concurrency = 2, .deadline_ms = 1});
+  em_.Poll(1'000'000);
+  ASSERT_EQ(delivered_.size(), 2u);
+  EXPECT_EQ(delivered_[1].first, 2) << "not where the first is stuck";
+  EXPECT_EQ(em_.LoadOf(1).stuck, 1u);
+  Finish(0, {70});  // too late
+  EXPECT_TRUE(answers_.empty());
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{70}));
+  EXPECT_EQ(em_.LoadOf(1).stuck, 0u);
+  Finish(1, {71});
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_EQ(answers_[0].second.payload.extent, 71u);
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{9, 70}));
+  EXPECT_EQ(em_.next_deadline_ns(), ~TimeNs{0});
+}
+
+TEST_F(ExecutorManagerTest, AttemptsThatAreAllPastTheirDeadlineEndWithTheirHistory) {
+  Host(1, 9, {.max_concurrency = 9, .max_attempts = 2, .deadline_ms = 1});
+  Call(9, 1'000'000'000);
+  em_.Poll(1'000'000);
+  ASSERT_EQ(delivered_.size(), 2u) << "the same node, if there is no other";
+  em_.Poll(2'000'000);
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_EQ(answers_[0].second.reason, Reason::kAttemptDeadline);
+  ASSERT_EQ(history_.size(), 2u);
+  EXPECT_EQ(history_[0].end, FailedAttempt::End::kDeadline);
+  EXPECT_TRUE(released_.empty()) << "two threads read the input";
+  Finish(0);
+  Finish(1);
+  EXPECT_EQ(released_, (std::set<std::uint64_t>{9}));
+}
+
+TEST_F(ExecutorManagerTest, ANodeFullOfStuckThreadsGetsNothing) {
+  Host(1, 20, {.max_concurrency = 20, .max_attempts = 1, .deadline_ms = 1});
+  for (std::uint16_t lane = 0; lane < fabric::kMaxStuckThreads; ++lane) Call(lane);
+  em_.Poll(1'000'000);
+  delivered_.clear();
+  now_ns_ = 1'000'000;
+  Call(50, 2'000'000);
+  EXPECT_TRUE(delivered_.empty());
+  EXPECT_EQ(em_.LoadOf(1).stuck, fabric::kMaxStuckThreads);
+}
+
+TEST_F(ExecutorManagerTest, AWaitingAttemptTakesNoThreadAndDoesNotCount) {
+  Host(1, /*workers=*/9, {.max_concurrency = 1, .threads = 1});
+  Call(1);
+  Call(2);
+  ASSERT_EQ(delivered_.size(), 1u) << "one thread";
+  // The first calls the function itself: that link runs at once, before the second is placed.
+  for (std::size_t depth = 0; depth < 6; ++depth) {
+    Call(CallSpec{.caller = 1,
+                  .waiter = Waiter{1, static_cast<std::uint16_t>(50 + depth), 1},
+                  .parent = delivered_.back().second.id});
+    em_.Poll(1);
+    ASSERT_EQ(delivered_.size(), depth + 2);
+  }
+  EXPECT_EQ(em_.LoadOf(1).waiting, 6u);
+  for (std::size_t i = delivered_.size(); i-- > 0;) Finish(i);
+  em_.Poll(2);
+  EXPECT_EQ(em_.LoadOf(1).waiting, 0u);
+}
+
+TEST_F(ExecutorManagerTest, AnAttemptThatDoesNotCountMayCallNothing) {
+  Host(1, 3, {.max_concurrency = 3, .max_attempts = 1, .deadline_ms = 1});
+  Call(1, 1'000'000'000);
+  em_.Poll(1'000'000);
+  const auto called =
+      em_.Call({.caller = 1, .function = *em_.FindFunction("f"), .parent = delivered_[0].second.id},
+               1'000'001);
+  EXPECT_EQ(called.reason, Reason::kCancelled);
+}
+
+TEST_F(ExecutorManagerTest, OnlyAcknowledgementsOfDeclaredReadsCount) {
+  Host(1);
+  owing_key_.insert({1, 7});
+  const std::uint64_t owed[] = {6, 7};
+  const std::uint64_t other[] = {8};
+  Call(CallSpec{.input = {1}});
+  Call(CallSpec{.input = {2}, .reads = owed, .declares_reads = true});
+  EXPECT_TRUE(delivered_.empty());
+  EXPECT_TRUE(asked_.contains(1));
+  Call(CallSpec{.input = {3}, .reads = other, .declares_reads = true});
+  em_.Poll(1);
+  ASSERT_EQ(delivered_.size(), 1u) << "past those that wait for acknowledgements";
+  EXPECT_EQ(delivered_[0].second.input.extent, 3u);
+}
+
+TEST_F(ExecutorManagerTest, ANamedNodeIsWaitedForAndHoldsNobodyUp) {
+  Host(1);
+  Host(2);
+  EXPECT_TRUE(em_.FindFunction("f", "two").has_value());
+  EXPECT_FALSE(em_.FindFunction("f", "three").has_value());
+  for (std::uint64_t i = 1; i <= 3; ++i) Call(CallSpec{.input = {i}, .node_name = "two"});
+  Call(CallSpec{.input = {4}});
+  em_.Poll(1);
+  ASSERT_EQ(delivered_.size(), 2u);
+  EXPECT_EQ(delivered_[0].first, 2);
+  EXPECT_EQ(delivered_[1].first, 1);
+  EXPECT_EQ(delivered_[1].second.input.extent, 4u);
+}
+
+TEST_F(ExecutorManagerTest, BytesOfDeclaredReadsDecideThenPredecessorsThenLoad) {
+  for (NodeId node = 1; node <= 3; ++node) Host(node, 9, {.max_concurrency = 9});
+  const std::uint64_t reads[] = {7, 8};
+  cached_ = {{{1, 7}, 100}, {{2, 7}, 100}, {{2, 8}, 1}};
+  const InvocationId id =
+      Call(CallSpec{.reads = reads, .declares_reads = true, .workflow = 5, .explain = true});
+  EXPECT_EQ(delivered_[0].first, 2);
+  Call(CallSpec{.workflow = 5});
+  EXPECT_EQ(delivered_[1].first, 2) << "where the workflow ran";
+  Call(CallSpec{.workflow = 6});
+  EXPECT_EQ(delivered_[2].first, 1) << "another workflow: where there is least load";
+  Call(CallSpec{.caller = 2, .parent = delivered_[0].second.id});
+  EXPECT_EQ(delivered_[3].first, 2) << "what an invocation calls is of its workflow";
+  const Explanation* why = em_.Explain(0, id);
+  ASSERT_NE(why, nullptr);
+  EXPECT_EQ(why->because, Because::kLocalBytes);
+  EXPECT_EQ(why->considered[*why->chosen].node, "two");
+  EXPECT_EQ(why->considered[0].candidate.local_bytes, 100u);
+  EXPECT_EQ(em_.Explain(3, id), nullptr) << "not its caller";
+}
+
+TEST_F(ExecutorManagerTest, AThousandWaitingForAcknowledgementsStartWhenTheyComeAndInOrder) {
+  Host(1, 0, {.max_concurrency = 2000});
+  owing_.insert(1);
+  for (std::uint16_t i = 1; i <= 1000; ++i) Call(i);
+  for (int i = 0; i < 1000; ++i) Ready(1);
+  em_.Poll(1);
+  EXPECT_TRUE(delivered_.empty());
+  owing_.clear();
+  em_.Poll(2);
+  EXPECT_EQ(delivered_.size(), static_cast<std::size_t>(fabric::kLanes)) << "a lane each";
+  for (std::size_t i = 0; i < delivered_.size(); ++i) {
+    EXPECT_EQ(delivered_[i].second.input.extent, i + 1);
+  }
 }
 
 }  // namespace

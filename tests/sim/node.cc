@@ -62,6 +62,8 @@ std::string_view OpName(Op op) {
       return "wait";
     case Op::kPoll:
       return "poll";
+    case Op::kExplain:
+      return "explain";
     case Op::kForget:
       return "forget";
   }

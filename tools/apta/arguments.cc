@@ -120,6 +120,10 @@ void DeclareServerVerbs(CLI::App* app, Arguments* arguments, Durations* duration
           "An object that it will read, for placement; may be repeated", "KEY")
       ->allow_extra_args(false);
   AddText(call, "--deadline", &durations->deadline, "Of the invocation [60s]", "TIME");
+  AddText(call, "--node", &arguments->call.node, "Only on the attached node of this name", "NAME");
+  call->add_flag("--explain", arguments->call.explain,
+                 "Say on standard error which nodes could have run it and why this one did");
+  call->add_flag("--json", arguments->json, "That as JSON");
 
   CLI::App* doctor = AddVerb(app, "doctor", Verb::kDoctor,
                              "Say what on this machine keeps Āpta from being fast, and the "

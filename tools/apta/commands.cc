@@ -226,6 +226,15 @@ absl::Status Stat(const Arguments& arguments, bool whole_server, Output* output)
       object->version, FormatBytes(object->size), object->size, object->sharers));
 }
 
+// "3 (1 waiting, 1 stuck)".
+std::string RunningThere(const NodeInfo& node) {
+  std::vector<std::string> parts;
+  if (node.waiting > 0) parts.push_back(fmt::format("{} waiting", node.waiting));
+  if (node.stuck > 0) parts.push_back(fmt::format("{} stuck", node.stuck));
+  if (parts.empty()) return fmt::format("{}", node.running);
+  return fmt::format("{} ({})", node.running, fmt::join(parts, ", "));
+}
+
 absl::Status Nodes(const Arguments& arguments, Output* output) {
   const auto client = Connect(arguments);
   if (!client.ok()) return client.status();
@@ -236,10 +245,12 @@ absl::Status Nodes(const Arguments& arguments, Output* output) {
     for (const NodeInfo& node : *nodes) list.push_back(ToJson(node));
     return output->Write(Dump(list));
   }
-  Table table({">ID", "NAME", ">PID", "POOL", ">OUTSTANDING", ">RUNNING", "FUNCTIONS"});
+  Table table({">ID", "NAME", ">PID", "POOL", ">OWES", ">HELD", ">RUNNING", ">THREADS", "STATE",
+               "FUNCTIONS"});
   for (const NodeInfo& node : *nodes) {
     table.Add({fmt::format("{}", node.id), Printable(node.name), fmt::format("{}", node.pid),
-               node.pool, fmt::format("{}", node.outstanding), fmt::format("{}", node.running),
+               node.pool, fmt::format("{}", node.outstanding), FormatBytes(node.held_bytes),
+               RunningThere(node), fmt::format("{}", node.threads), node.fenced ? "fenced" : "ok",
                Printable(fmt::format("{}", fmt::join(node.functions, " ")))});
   }
   return output->Write(table.Render());
@@ -278,6 +289,36 @@ absl::StatusOr<Bytes> CallInput(const std::string& input) {
   return ReadAll(&*source, &progress);
 }
 
+std::string DescribePlacement(const Explanation& explanation) {
+  Table table(
+      {"NODE", ">LOCAL", ">BEFORE", ">ACTIVE", ">THREADS", ">RUNNING", ">LIMIT", "VERDICT"});
+  for (const Explanation::Candidate& each : explanation.candidates) {
+    table.Add({Printable(each.node), FormatBytes(each.local_bytes),
+               fmt::format("{}", each.predecessors), fmt::format("{}", each.active),
+               fmt::format("{}", each.threads), fmt::format("{}", each.running),
+               fmt::format("{}", each.max_concurrency),
+               each.node == explanation.chosen && each.eligible ? "chosen" : each.verdict});
+  }
+  const std::string chosen =
+      explanation.chosen.empty()
+          ? "not placed"
+          : fmt::format("on {}: {}", Printable(explanation.chosen), explanation.because);
+  return fmt::format("{}{}; attempt {}, {} in the queue, policy {}\n", table.Render(), chosen,
+                     explanation.attempt, absl::FormatDuration(explanation.queued),
+                     explanation.policy);
+}
+
+// How the invocation was placed, to standard error: the result alone goes to the output.
+void ReportPlacement(const Pending& pending, bool as_json) {
+  const auto explanation = pending.Explain();
+  if (!explanation.ok()) {
+    Report("explain: ", explanation.status());
+  } else {
+    fmt::print(stderr, "{}",
+               as_json ? Dump(ToJson(*explanation)) : DescribePlacement(*explanation));
+  }
+}
+
 absl::Status Call(const Arguments& arguments, Output* output) {
   const auto input = CallInput(arguments.input);
   if (!input.ok()) return input.status();
@@ -286,7 +327,10 @@ absl::Status Call(const Arguments& arguments, Output* output) {
   absl::StatusOr<Bytes> result;
   {
     const Progress progress("running", 0);
-    result = client->Call(arguments.function, *input, arguments.call);
+    auto pending = client->Start(arguments.function, *input, arguments.call);
+    if (!pending.ok()) return pending.status();
+    result = pending->Wait();
+    if (arguments.call.explain) ReportPlacement(*pending, arguments.json);
   }
   if (!result.ok()) return result.status();
   const std::string_view text = AsText(*result);

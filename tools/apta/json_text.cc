@@ -36,7 +36,33 @@ json ToJson(const NodeInfo& node) {
           {"pool", node.pool},
           {"outstanding", node.outstanding},
           {"functions", node.functions},
-          {"running", node.running}};
+          {"running", node.running},
+          {"waiting", node.waiting},
+          {"stuck", node.stuck},
+          {"threads", node.threads},
+          {"held_bytes", node.held_bytes},
+          {"fenced", node.fenced}};
+}
+
+json ToJson(const Explanation& explanation) {
+  json candidates = json::array();
+  for (const Explanation::Candidate& each : explanation.candidates) {
+    candidates.push_back({{"node", each.node},
+                          {"eligible", each.eligible},
+                          {"verdict", each.verdict},
+                          {"local_bytes", each.local_bytes},
+                          {"predecessors", each.predecessors},
+                          {"active", each.active},
+                          {"threads", each.threads},
+                          {"running", each.running},
+                          {"max_concurrency", each.max_concurrency}});
+  }
+  return {{"policy", explanation.policy},
+          {"chosen", explanation.chosen},
+          {"because", explanation.because},
+          {"attempt", explanation.attempt},
+          {"queued_ns", absl::ToInt64Nanoseconds(explanation.queued)},
+          {"candidates", std::move(candidates)}};
 }
 
 json ToJson(const PoolInfo& pool) {

@@ -17,6 +17,7 @@ namespace apta::tool {
 nlohmann::json ToJson(const ObjectInfo& object);
 nlohmann::json ToJson(const NodeInfo& node);
 nlohmann::json ToJson(const PoolInfo& pool);
+nlohmann::json ToJson(const Explanation& explanation);
 nlohmann::json ToJson(const std::vector<Finding>& findings);
 
 // Indented, with a newline at the end; always valid UTF-8.

@@ -23,9 +23,7 @@ namespace compute {
 class NodeRuntime;
 class DraftState;
 class PendingState;
-absl::StatusOr<Pending> StartFunction(std::shared_ptr<NodeRuntime> runtime,
-                                      std::string_view function, BytesView input,
-                                      const CallOptions& options);
+class Caller;
 }  // namespace compute
 
 // Where a cached object's bytes are read from.
@@ -46,8 +44,35 @@ struct PutOptions {
 };
 
 struct CallOptions {
-  std::vector<std::string> reads;  // objects that the invocation declares to read
-  absl::Duration deadline = absl::Seconds(60);
+  // Keys of the objects that the invocation declares to read, up to 32 (with more, none counts as
+  // declared). It is placed where most of their bytes are cached, and waits for acknowledgements
+  // of these objects only: what else it reads may be stale in a pool of mode lazy.
+  std::vector<std::string> reads;
+  absl::Duration deadline = absl::Seconds(60);  // of the invocation: queue and all attempts
+  std::string node;                             // only on an attached node of this name; "" = any
+  std::uint64_t workflow = 0;  // calls of one node with the same number, not 0, belong together
+  bool explain = false;        // keep what Pending::Explain says
+};
+
+// Why an invocation was placed as it was, when it was looked at last.
+struct Explanation {
+  struct Candidate {
+    std::string node;
+    bool eligible = false;
+    std::string verdict;             // "eligible", or why not
+    std::uint64_t local_bytes = 0;   // of the declared reads, cached there, as far as is known
+    std::uint64_t predecessors = 0;  // invocations of the same workflow that were placed there
+    std::uint64_t active = 0;        // invocations of any function that ran there
+    std::uint64_t threads = 0;
+    std::uint64_t running = 0;  // invocations of this function
+    std::uint64_t max_concurrency = 0;
+  };
+  std::string policy;
+  std::string chosen;   // the node; "" = none yet
+  std::string because;  // what decided
+  std::uint64_t attempt = 0;
+  absl::Duration queued;  // how long it waited
+  std::vector<Candidate> candidates;
 };
 
 // Counters since Connect, over all threads of the node; monotonic but for the bytes_* gauges.
@@ -72,7 +97,12 @@ struct NodeInfo {
   std::string pool;
   std::uint64_t outstanding = 0;       // invalidations issued and not yet acknowledged
   std::vector<std::string> functions;  // registered there
-  std::uint64_t running = 0;           // invocations running there now
+  std::uint64_t running = 0;           // invocations running there now, those of the next two too
+  std::uint64_t waiting = 0;           // ... that wait for invocations of their own
+  std::uint64_t stuck = 0;             // ... that are past their deadline
+  std::uint64_t threads = 0;           // of its function host; 0 = none
+  std::uint64_t held_bytes = 0;        // of old versions that wait for it (and perhaps others)
+  bool fenced = false;                 // cut off; its process has not gone yet
 };
 
 struct PoolInfo {
@@ -124,11 +154,12 @@ class Pending {
   absl::StatusOr<Bytes> Wait();
   // Whether Wait would return without blocking. One message to the memory server.
   bool done() const;
+  // How it was placed; also after Wait. NOT_FOUND: it was started without CallOptions::explain, or
+  // it was long ago.
+  absl::StatusOr<Explanation> Explain() const;
 
  private:
-  friend absl::StatusOr<Pending> compute::StartFunction(std::shared_ptr<compute::NodeRuntime>,
-                                                        std::string_view, BytesView,
-                                                        const CallOptions&);
+  friend class compute::Caller;
   explicit Pending(std::unique_ptr<compute::PendingState> state);
   std::unique_ptr<compute::PendingState> state_;
 };
@@ -176,9 +207,12 @@ class Client {
   absl::StatusOr<std::vector<ObjectInfo>> List(std::string_view prefix, std::size_t limit = 1000,
                                                std::string_view after = "");
 
-  // Runs `function` on a node that has it and returns its result. NOT_FOUND: no node has it;
-  // DEADLINE_EXCEEDED; RESOURCE_EXHAUSTED: too many invocations wait; else what the function
-  // returned.
+  // Runs `function` on a node that has it and returns its result: what the function returned, also
+  // if that is an error. NOT_FOUND: no node has it; RESOURCE_EXHAUSTED: too many invocations wait.
+  // An attempt whose node dies, or that is past the function's own deadline, is made again
+  // elsewhere, up to max_attempts times, as long as the call's deadline is not over; when none is
+  // left the error (UNAVAILABLE, DEADLINE_EXCEEDED) tells how the attempts ended. A caller that
+  // dies cancels its calls.
   absl::StatusOr<Bytes> Call(std::string_view function, BytesView input,
                              const CallOptions& options = {});
   absl::StatusOr<Pending> Start(std::string_view function, BytesView input,

@@ -37,8 +37,14 @@ class Invocation {
   // be committed then (a bad key, a full pool) is the invocation's error.
   void Put(std::string_view key, BytesView value);
   void Delete(std::string_view key);
-  absl::StatusOr<Bytes> Call(std::string_view function, BytesView input);
-  absl::StatusOr<Pending> Start(std::string_view function, BytesView input);
+  // As Client's; the deadline is at most what is left of this attempt's own. While it waits, this
+  // function takes no thread of its host and does not count against max_concurrency.
+  // RESOURCE_EXHAUSTED also: so many functions of this host wait for calls that one more would
+  // leave it no thread to run anything (about 50). CANCELLED: this attempt counts no more.
+  absl::StatusOr<Bytes> Call(std::string_view function, BytesView input,
+                             const CallOptions& options = {});
+  absl::StatusOr<Pending> Start(std::string_view function, BytesView input,
+                                const CallOptions& options = {});
 
  private:
   compute::InvocationState* state_;
@@ -46,10 +52,14 @@ class Invocation {
 
 using Function = std::function<absl::StatusOr<Bytes>(Invocation&)>;
 
+// Of a function on this node; other nodes may register it with others. Deadline and attempts are
+// those of the node that makes the attempt.
 struct FunctionOptions {
-  int max_concurrency = 1;  // invocations of it at once on this node
-  int max_attempts = 3;     // how often an invocation is started before its last error is returned
-  absl::Duration deadline = absl::Seconds(60);
+  int max_concurrency = 1;  // invocations of it that run at once on this node, 1 to 65535
+  // How often an invocation is started, 1 to 255, when its node dies or it is past its deadline.
+  // An error that the function returns is a result: nothing is tried again.
+  int max_attempts = 3;
+  absl::Duration deadline = absl::Seconds(60);  // of one attempt
 };
 
 // Makes this process a compute server that runs functions, on `threads` threads of its own.
@@ -65,7 +75,7 @@ class FunctionHost {
                         const FunctionOptions& options = {});
   // Serves until Stop() or until the memory server is gone for good (UNAVAILABLE). One caller.
   absl::Status Run();
-  // Thread-safe. Running functions end first; nothing new is begun.
+  // Thread-safe. Run returns when the running functions have ended; nothing new is begun.
   void Stop();
   // Of the node, as Client::stats(). Thread-safe.
   ClientStats stats() const;

@@ -30,20 +30,20 @@ struct LinkOptions {
 };
 
 struct PoolOptions {
-  std::string name = "default";   // 1 to 63 of [A-Za-z0-9_.-]
-  std::uint64_t bytes = 1 << 30;  // of the region: index, headers and objects
-  std::string backing = "memfd";  // memfd | shm:NAME | file:PATH | hugetlb
+  std::string name = "default";      // 1 to 63 of [A-Za-z0-9_.-]
+  std::uint64_t bytes = 1 << 30;     // of the region: index, headers and objects
+  std::string backing = "memfd";     // memfd | shm:NAME | file:PATH | hugetlb
   std::string coherence = "strict";  // strict | lazy | sync | versioned | uncached
-  std::string access = "isolated";  // isolated | trusted (writers fill extents in place)
+  std::string access = "isolated";   // isolated | trusted (writers fill extents in place)
   std::string durability = "none";
   std::uint64_t directory_entries = 0;  // objects whose sharers are known at a time; 0 = by size
   // A node that owes acknowledgements and sends none for so long is fenced: its session ends.
   std::uint64_t ack_deadline_ms = 2000;
   std::uint64_t node_quota_bytes = 0;  // of old versions held for one node; 0 = half the region
-  std::string numa = "any";   // any | near | far | a node's number
-  std::string owner;          // user who may attach; "" = the memory server's; root always
-  std::string group;          // group that may attach when mode allows; "" = the server's
-  std::uint32_t mode = 0600;  // who may attach: read bits of owner, group, others
+  std::string numa = "any";            // any | near | far | a node's number
+  std::string owner;                   // user who may attach; "" = the memory server's; root always
+  std::string group;                   // group that may attach when mode allows; "" = the server's
+  std::uint32_t mode = 0600;           // who may attach: read bits of owner, group, others
 };
 
 struct ServerOptions {
@@ -52,6 +52,9 @@ struct ServerOptions {
   int shards = 1;                // 1 to 16
   std::string threads = "auto";  // auto | folded: a shard's controllers share one polling thread
   LinkOptions link;
+  // Which of the nodes that may run an invocation does: criterion+locality | random | round-robin |
+  // least-loaded. None of them ever chooses one that owes an acknowledgement.
+  std::string policy = "criterion+locality";
 };
 
 namespace daemon {

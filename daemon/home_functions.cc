@@ -1,0 +1,259 @@
+// Functions as a home carries them: between requests and the Executor Manager.
+
+#include <algorithm>
+#include <cstring>
+
+#include "daemon/home.h"
+#include "daemon/scheduler_text.h"
+#include "fabric/control.h"
+#include "fabric/port.h"
+
+namespace apta::daemon {
+
+using absl::StatusCode;
+using fabric::Op;
+using fabric::Reason;
+using scheduler::Waiter;
+
+bool Home::BeginCall(const Waiter& from, const Request& request, std::string_view key,
+                     TimeNs now_ns) {
+  std::optional<fabric::CallSaid> said;
+  if ((request.flags & fabric::kHeaded) != 0) {
+    said = fabric::ParseCallHead(key);
+  } else {
+    said.emplace().function = key;
+  }
+  if (!said) {
+    Reject(from);
+    return false;
+  }
+  if (!fabric::IsValidKey(said->function)) {
+    Fail(from, StatusCode::kInvalidArgument, Reason::kBadKey);
+    ++counters_.bad_requests;
+    return false;
+  }
+  const auto function = executor_->FindFunction(said->function, said->node);
+  if (!function) {
+    Fail(from, StatusCode::kNotFound,
+         said->node.empty() ? Reason::kNoSuchFunction : Reason::kNotOnThatNode);
+    return true;
+  }
+  Upload upload = MakeUpload(from, request);
+  upload.function = *function;
+  if (request.payload_bytes > 0) {
+    upload.extent = opc_.Begin(0, {}, request.payload_bytes);
+    if (upload.extent == 0) {
+      FailFull(from, 0, request.payload_bytes);
+      return true;
+    }
+    upload.payload = Opc::PayloadAt(upload.extent, 0, request.payload_bytes);
+  }
+  Receive(upload, request, &*said, now_ns);
+  return true;
+}
+
+void Home::EndCall(const Upload& upload, const fabric::CallSaid& said, TimeNs now_ns) {
+  const Waiter from{upload.node, upload.lane, upload.request_id};
+  const scheduler::Payload payload{upload.extent};
+  // Its last node may have gone while the input was on its way.
+  if (!executor_->IsOffered(upload.function, said.node)) {
+    Release(payload);
+    Fail(from, StatusCode::kNotFound,
+         said.node.empty() ? Reason::kNoSuchFunction : Reason::kNotOnThatNode);
+    return;
+  }
+  const bool waits = upload.op == Op::kCall;
+  const auto called =
+      executor_->Call({.caller = from.node,
+                       .waiter = waits ? std::optional(from) : std::nullopt,
+                       .function = upload.function,
+                       .input = payload,
+                       .deadline_ns = now_ns + std::min<TimeNs>(upload.argument, TimeNs{1} << 60),
+                       .node_name = said.node,
+                       .reads = said.reads(),
+                       .declares_reads = (said.head.flags & fabric::CallHead::kDeclaresReads) != 0,
+                       .parent = said.head.parent,
+                       .workflow = said.head.workflow,
+                       .explain = (said.head.flags & fabric::CallHead::kExplain) != 0},
+                      now_ns);
+  switch (called.reason) {
+    case Reason::kNone:
+      if (!waits) gate_->Answer(from, {.value = {called.id}}, 0);
+      return;
+    case Reason::kCancelled:
+      Fail(from, StatusCode::kCancelled, called.reason);
+      return;
+    case Reason::kCallerQueueFull:
+      Fail(from, StatusCode::kResourceExhausted, called.reason,
+           scheduler::ExecutorManager::kMaxQueuedOfCaller);
+      return;
+    default:  // the only other one
+      Fail(from, StatusCode::kResourceExhausted, Reason::kQueueFull,
+           scheduler::ExecutorManager::kMaxQueued);
+      return;
+  }
+}
+
+void Home::BeginReady(const Waiter& from, const Request& request, TimeNs now_ns) {
+  Upload upload = MakeUpload(from, request);
+  if (request.payload_bytes > 0) {
+    upload.extent = opc_.Begin(0, {}, request.payload_bytes);
+    if (upload.extent == 0) {
+      FailFull(from, 0, request.payload_bytes);
+      return;
+    }
+    upload.payload = Opc::PayloadAt(upload.extent, 0, request.payload_bytes);
+  }
+  Receive(upload, request, nullptr, now_ns);
+}
+
+void Home::EndReady(const Upload& upload, TimeNs now_ns) {
+  const Waiter from{upload.node, upload.lane, upload.request_id};
+  const scheduler::Payload payload{upload.extent};
+  if (upload.argument != 0) {
+    const int code = std::min<int>(upload.flags >> fabric::kStatusShift,
+                                   static_cast<int>(StatusCode::kUnauthenticated));
+    executor_->Finish(from.node, upload.argument, static_cast<StatusCode>(code), payload);
+  } else {
+    Release(payload);
+  }
+  if ((upload.flags & fabric::kLastOfWorker) != 0) {
+    Fail(from, StatusCode::kCancelled, Reason::kCancelled);
+  } else {
+    executor_->Ready(from);
+  }
+  executor_->Poll(now_ns);
+}
+
+void Home::Register(const Waiter& from, std::string_view function, std::uint64_t limits) {
+  const Reason reason =
+      executor_->Register(from.node, function, fabric::FunctionLimits::Unpack(limits));
+  if (reason == Reason::kNone) {
+    gate_->Answer(from, {}, 0);
+  } else {
+    Fail(from,
+         reason == Reason::kQueueFull ? StatusCode::kResourceExhausted : StatusCode::kAlreadyExists,
+         reason, scheduler::ExecutorManager::kMaxFunctionsPerNode);
+  }
+}
+
+void Home::CallOnInvocation(const Waiter& from, const Request& request) {
+  switch (request.op) {
+    case Op::kUnready:
+      executor_->Unready(from.node);
+      gate_->Answer(from, {}, 0);
+      return;
+    case Op::kWait:
+      if (!executor_->Wait(from, request.argument)) {
+        Fail(from, StatusCode::kNotFound, Reason::kNoSuchInvocation);
+      }
+      return;
+    case Op::kPoll: {
+      const std::optional<bool> has_ended = executor_->Poll(from.node, request.argument);
+      if (has_ended) {
+        gate_->Answer(from, {.value = {*has_ended ? 1u : 0u}}, 0);
+      } else {
+        Fail(from, StatusCode::kNotFound, Reason::kNoSuchInvocation);
+      }
+      return;
+    }
+    case Op::kForget:
+      executor_->Forget(from.node, request.argument);
+      return;
+    case Op::kExplain:
+      Explain(from, request.argument);
+      return;
+    case Op::kGet:
+    case Op::kPut:
+    case Op::kDelete:
+    case Op::kStat:
+    case Op::kCreate:
+    case Op::kCommit:
+    case Op::kAbort:
+    case Op::kRelease:
+    case Op::kRegister:
+    case Op::kReady:
+    case Op::kCall:
+    case Op::kStart:
+      return;  // are no invocation's
+  }
+}
+
+void Home::Explain(const Waiter& from, std::uint64_t invocation) {
+  const scheduler::Explanation* const explanation = executor_->Explain(from.node, invocation);
+  if (explanation == nullptr) {
+    Fail(from, StatusCode::kNotFound, Reason::kNoSuchInvocation);
+    return;
+  }
+  const std::string text = ExplanationAsJson(*explanation);
+  const std::uint64_t extent = Lend(from.node, text);
+  if (extent == 0) {
+    FailFull(from, 0, text.size());
+  } else {
+    gate_->Answer(from, {.extent_offset = extent}, text.size());
+  }
+}
+
+// A text in an extent that is the node's until it releases it.
+std::uint64_t Home::Lend(NodeId node, std::string_view text) {
+  const std::uint64_t extent = opc_.Begin(0, {}, text.size());
+  if (extent == 0) return 0;
+  opc_.Fill(Opc::PayloadAt(extent, 0, text.size()), 0,
+            reinterpret_cast<const std::byte*>(text.data()), text.size());
+  node_[node].lent.push_back(extent);
+  return extent;
+}
+
+// ---------------------------------------------------------------------------------------------
+// scheduler::Environment
+
+// Of the keys whose home this is. (Others' directories belong to other threads; what they hold is
+// not known here, and counts as nothing.)
+void Home::AddLocalBytes(absl::Span<const std::uint64_t> reads,
+                         absl::Span<scheduler::Candidate> candidates) const {
+  for (const std::uint64_t key_hash : reads) {
+    if (&pool_->share(static_cast<int>(share_->index.view().ShardOf(key_hash))) != share_) continue;
+    const NodeSet sharers = otc_.sharers(key_hash);
+    if (sharers.empty()) continue;
+    std::uint64_t bytes = 0;
+    share_->index.view().ForEachOfHash(
+        key_hash, [&](std::uint64_t extent, Version) { bytes += opc_.LiveBytes(extent); });
+    for (scheduler::Candidate& candidate : candidates) {
+      if (sharers.Contains(candidate.node)) candidate.local_bytes += bytes;
+    }
+  }
+}
+
+void Home::Deliver(const Waiter& worker, const scheduler::Delivery& delivery) {
+  gate_->Answer(
+      worker,
+      {.extent_offset = delivery.input.extent,
+       .value = {delivery.id, delivery.local_function | std::uint64_t{delivery.attempt} << 32,
+                 delivery.left_ns}},
+      delivery.input.extent != 0 ? opc_.header(delivery.input.extent)->payload_bytes : 0);
+}
+
+void Home::Answer(const Waiter& waiter, const scheduler::Outcome& outcome) {
+  std::uint64_t payload_bytes = 0;
+  std::uint64_t extent = outcome.payload.extent;
+  if (extent != 0) {
+    node_[waiter.node].lent.push_back(extent);
+    payload_bytes = opc_.header(extent)->payload_bytes;
+  } else if (outcome.code != StatusCode::kOk && !outcome.history.empty()) {
+    const std::string history = HistoryText(outcome.history);
+    extent = Lend(waiter.node, history);
+    payload_bytes = history.size();
+  }
+  gate_->Answer(waiter,
+                {.code = static_cast<std::uint16_t>(outcome.code),
+                 .reason = outcome.reason,
+                 .extent_offset = extent,
+                 .value = {outcome.attempts}},
+                payload_bytes);
+}
+
+void Home::Release(scheduler::Payload payload) {
+  if (payload.extent != 0) Discard(payload.extent);
+}
+
+}  // namespace apta::daemon

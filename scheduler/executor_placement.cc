@@ -1,0 +1,219 @@
+// Queues, and how an invocation gets from there to a node.
+
+#include <algorithm>
+
+#include "scheduler/executor_manager.h"
+
+namespace apta::scheduler {
+
+namespace {
+
+// Between two requests: so many looks at a queued invocation's candidates (times its declared
+// reads). What is left has its turn at the next poll.
+constexpr std::size_t kLooksPerPoll = 2048;
+
+}  // namespace
+
+void ExecutorManager::Enqueue(Invocation* invocation, bool in_front) {
+  std::deque<InvocationId>& queue = invocation->function->queue;
+  if (in_front) {
+    queue.push_front(invocation->id);
+  } else {
+    queue.push_back(invocation->id);
+  }
+  ++queued_;
+  ++node_[invocation->caller].queued;
+  has_changed_ = true;
+}
+
+void ExecutorManager::Dequeue(Invocation* invocation) {
+  std::erase(invocation->function->queue, invocation->id);
+  --queued_;
+  --node_[invocation->caller].queued;
+}
+
+// Whether some node could run one more, whatever it owes.
+bool ExecutorManager::HasRoom(const FunctionState& function) const {
+  return std::any_of(function.offers.begin(), function.offers.end(), [&](const Offer& offer) {
+    const Node& node = node_[offer.node];
+    return !node.idle_workers.empty() && (node.threads == 0 || node.active < node.threads) &&
+           node.attempts.size() < fabric::kLanes;
+  });
+}
+
+// In order, but past those that only other nodes can run.
+int ExecutorManager::PlaceQueued(FunctionState* function, TimeNs now_ns) {
+  std::deque<InvocationId>& queue = function->queue;
+  int placed = 0;
+  std::size_t looks = 0;
+  bool is_blocked = false;  // one that any node may run, whatever it reads, cannot start
+  std::size_t at = function->scan_at < queue.size() ? function->scan_at : 0;
+  function->scan_at = 0;
+  while (at < queue.size() && HasRoom(*function)) {
+    Invocation* const invocation = Find(queue[at]);
+    const bool is_particular = invocation->declares_reads || !invocation->node_name.empty();
+    if (is_blocked && !is_particular) {
+      ++at;
+      if (++looks > kLooksPerPoll) break;
+      continue;
+    }
+    if (PlaceOne(invocation, now_ns)) {
+      queue.erase(queue.begin() + static_cast<std::ptrdiff_t>(at));
+      --queued_;
+      --node_[invocation->caller].queued;
+      ++placed;
+      continue;
+    }
+    is_blocked = is_blocked || !is_particular;
+    ++at;
+    looks += function->offers.size() * (1 + invocation->reads.size());
+    if (looks > kLooksPerPoll) break;
+  }
+  if (at < queue.size() && looks > kLooksPerPoll) {
+    function->scan_at = at;
+    has_changed_ = true;
+  }
+  return placed;
+}
+
+// The candidates for an invocation, as they are now; returns how many.
+std::size_t ExecutorManager::Look(const Invocation& invocation,
+                                  absl::Span<Candidate> candidates) const {
+  std::size_t count = 0;
+  for (const Offer& offer : invocation.function->offers) {
+    const Node& node = node_[offer.node];
+    const LocalFunction& local = node.functions[offer.local_function];
+    const std::string_view name = invocation.node_name.empty() && invocation.history.empty()
+                                      ? std::string_view()
+                                      : environment_->NameOf(offer.node);
+    candidates[count++] = {
+        .node = offer.node,
+        .is_named = invocation.node_name.empty() || invocation.node_name == name,
+        .takes_work = node.takes_work,
+        .owes_acknowledgement = environment_->OwesAcknowledgement(
+            offer.node, invocation.declares_reads, invocation.reads),
+        .has_failed_here =
+            std::any_of(invocation.history.begin(), invocation.history.end(),
+                        [&](const FailedAttempt& failed) { return failed.node == name; }),
+        // Invariant 4: a node that asks again without having finished gets no more than its lanes.
+        .idle_workers = node.attempts.size() < fabric::kLanes
+                            ? static_cast<std::uint32_t>(node.idle_workers.size())
+                            : 0,
+        .threads = node.threads,
+        .active = node.active,
+        .stuck = node.stuck,
+        .running = local.running,
+        .max_concurrency = local.limits.max_concurrency,
+        .local_bytes = 0,
+        .predecessors = Predecessors(invocation.workflow, offer.node)};
+  }
+  if (!invocation.reads.empty() && (count > 1 || invocation.explain)) {
+    environment_->AddLocalBytes(invocation.reads, candidates.subspan(0, count));
+  }
+  return count;
+}
+
+// Invariant 1.
+bool ExecutorManager::PlaceOne(Invocation* invocation, TimeNs now_ns) {
+  std::array<Candidate, fabric::kMaxNodes> all;
+  const std::size_t count = Look(*invocation, absl::MakeSpan(all));
+  const auto candidates = absl::MakeConstSpan(all.data(), count);
+  FunctionState& function = *invocation->function;
+  const auto choice = Place(*policy_, {.candidates = candidates,
+                                       .declares_reads = invocation->declares_reads,
+                                       .turn = function.placed,
+                                       .last_node = function.last_node});
+  if (invocation->explain) Record(*invocation, candidates, choice, now_ns);
+  if (choice) {
+    Start(invocation, function.offers[choice->index], now_ns);
+    return true;
+  }
+  // It waits for acknowledgements, so somebody must be asked for them.
+  for (const Candidate& candidate : candidates) {
+    if (Judge(candidate) != Verdict::kOwes) continue;
+    waits_for_acks_ = true;
+    environment_->AskForAcknowledgements(candidate.node);
+  }
+  return false;
+}
+
+void ExecutorManager::Start(Invocation* invocation, const Offer& offer, TimeNs now_ns) {
+  Node& node = node_[offer.node];
+  LocalFunction& local = node.functions[offer.local_function];
+  invocation->runs_on = offer.node;
+  invocation->max_attempts = local.limits.max_attempts;
+  const std::uint32_t number = ++invocation->attempts;
+  const InvocationId id = fabric::AttemptOf(invocation->id, number);
+  ++invocation->live_attempts;
+  node.attempts.push_back({.id = id, .local_function = offer.local_function});
+  ++local.running;
+  ++node.active;
+  ++invocation->function->placed;
+  invocation->function->last_node = offer.node;
+  CountPredecessor(invocation->workflow, offer.node);
+  const TimeNs limit_ns = now_ns + TimeNs{local.limits.deadline_ms} * 1'000'000;
+  const TimeNs deadline_ns = std::min(limit_ns, invocation->deadline_ns);
+  if (limit_ns < invocation->deadline_ns) due_.Set(fabric::SlotOf(invocation->id), limit_ns);
+  const Waiter worker = node.idle_workers.back();  // the last to go idle is warmest
+  node.idle_workers.pop_back();
+  environment_->Deliver(worker, {id, offer.local_function, number, invocation->input,
+                                 deadline_ns > now_ns ? deadline_ns - now_ns : TimeNs{0}});
+}
+
+// ---------------------------------------------------------------------------------------------
+
+// A table of fixed size, where workflows that meet push each other out: a hint that is lost costs
+// locality.
+std::uint32_t ExecutorManager::Predecessors(std::uint64_t workflow, NodeId node) const {
+  if (workflow == 0) return 0;
+  const Track& track = track_[workflow % track_.size()];
+  if (track.workflow != workflow) return 0;
+  for (const auto& [placed_on, count] : track.placed) {
+    if (count > 0 && placed_on == node) return count;
+  }
+  return 0;
+}
+
+void ExecutorManager::CountPredecessor(std::uint64_t workflow, NodeId node) {
+  if (workflow == 0) return;
+  Track& track = track_[workflow % track_.size()];
+  if (track.workflow != workflow) track = Track{.workflow = workflow};
+  std::pair<NodeId, std::uint32_t>* least = &track.placed[0];
+  for (auto& placed : track.placed) {
+    if (placed.second > 0 && placed.first == node) {
+      ++placed.second;
+      return;
+    }
+    if (placed.second < least->second) least = &placed;
+  }
+  *least = {node, 1};
+}
+
+// The last look at an invocation counts.
+void ExecutorManager::Record(const Invocation& invocation, absl::Span<const Candidate> candidates,
+                             const std::optional<Choice>& choice, TimeNs now_ns) {
+  std::erase_if(explanation_, [&](const Explanation& old) { return old.id == invocation.id; });
+  if (explanation_.size() == kMaxExplanations) explanation_.pop_front();
+  Explanation& explanation = explanation_.emplace_back();
+  explanation.id = invocation.id;
+  explanation.caller = invocation.caller;
+  explanation.policy = policy_->name();
+  explanation.attempt = invocation.attempts + 1;
+  explanation.queued_ns = now_ns - std::min(now_ns, invocation.queued_ns);
+  for (const Candidate& candidate : candidates) {
+    explanation.considered.push_back(
+        {std::string(environment_->NameOf(candidate.node)), candidate});
+  }
+  if (!choice) return;
+  explanation.chosen = choice->index;
+  explanation.because = choice->because;
+}
+
+const Explanation* ExecutorManager::Explain(NodeId caller, InvocationId id) const {
+  for (const Explanation& explanation : explanation_) {
+    if (explanation.id == id && explanation.caller == caller) return &explanation;
+  }
+  return nullptr;
+}
+
+}  // namespace apta::scheduler

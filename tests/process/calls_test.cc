@@ -1,0 +1,259 @@
+// Calls whose hosts misbehave: they crash, exit, hang, are killed again and again, or their callers
+// are. Every invocation ends once, in success or a clear error, and others are untouched.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <thread>
+
+#include "fmt/format.h"
+#include "tests/process/aptad.h"
+#include "tests/process/host.h"
+
+namespace apta {
+namespace {
+
+using test::Aptad;
+using test::ConnectTo;
+using test::Eventually;
+using test::Folder;
+using test::NodesWith;
+using test::Other;
+using test::Scaled;
+
+Bytes ToBytes(std::string_view text) { return Bytes(AsBytes(text).begin(), AsBytes(text).end()); }
+std::string ToText(const absl::StatusOr<Bytes>& bytes) {
+  return bytes.ok() ? std::string(AsText(*bytes)) : bytes.status().ToString();
+}
+
+[[noreturn]] void Spin() {
+  for (volatile bool for_ever = true; for_ever;) {
+  }
+  std::abort();
+}
+
+// --- what other processes do
+
+// A host of functions that do what their names say.
+int Host(const std::vector<std::string>& role) {
+  absl::StatusOr<FunctionHost> host = FunctionHost::Create(ConnectTo(role[1], role[2]), 2);
+  if (!host.ok()) return 1;
+  const FunctionOptions options{
+      .max_concurrency = 4, .max_attempts = 3, .deadline = absl::Milliseconds(300)};
+  const std::pair<const char*, Function> functions[] = {
+      {"segfault",
+       [](Invocation&) -> absl::StatusOr<Bytes> {
+         raise(SIGSEGV);
+         return Bytes();
+       }},
+      {"exit", [](Invocation&) -> absl::StatusOr<Bytes> { std::_Exit(3); }},
+      {"throw", [](Invocation&) -> absl::StatusOr<Bytes> { throw std::runtime_error("thrown"); }},
+      {"spin", [](Invocation&) -> absl::StatusOr<Bytes> { Spin(); }},
+      {"exit_once",
+       [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+         if (invocation.attempt() == 1) std::_Exit(3);
+         return ToBytes("done");
+       }},
+      {"echo",
+       [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+         return Bytes(invocation.input().begin(), invocation.input().end());
+       }},
+      {"mark",  // an effect under a key of its own
+       [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+         const std::string number(AsText(invocation.input()));
+         invocation.Put("mark/" + number, invocation.input());
+         return ToBytes("marked " + number);
+       }},
+  };
+  for (const auto& [name, function] : functions) {
+    if (!host->Register(name, function, options).ok()) return 1;
+  }
+  return host->Run().ok() ? 0 : 1;
+}
+
+// Calls `echo`, in vain or not, until it is killed.
+int Call(const std::vector<std::string>& role) {
+  Client client = ConnectTo(role[1], "caller to be killed");
+  std::vector<Pending> pending;
+  for (int i = 0;; ++i) {
+    auto started = client.Start(i % 2 == 0 ? "spin" : "echo", AsBytes("x"));
+    if (started.ok()) pending.push_back(*std::move(started));
+    if (i == 100) (void)!write(STDOUT_FILENO, "ready\n", 6);
+  }
+}
+
+int RunRole(const std::vector<std::string>& role) {
+  if (role[0] == "host") return Host(role);
+  return Call(role);
+}
+
+class CallsTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Other> StartHost(const std::string& name) {
+    return std::make_unique<Other>(std::vector<std::string>{"host", socket_, name});
+  }
+  void AwaitHosts(int count) {
+    ASSERT_TRUE(Eventually([&] { return NodesWith(client_, "mark") == count; }));
+  }
+  Folder folder_;
+  std::string socket_ = folder_ / "s";
+  Aptad aptad_{{"--socket", socket_, "--pool", "bytes=64MiB"}};
+  Client client_ = ConnectTo(socket_, "caller");
+};
+
+TEST_F(CallsTest, AFunctionThatCrashesOrExitsFailsItsAttemptsAndNothingElse) {
+  const auto steady = StartHost("steady");
+  AwaitHosts(1);
+  std::vector<std::unique_ptr<Other>> hosts;
+  for (const char* function : {"segfault", "exit"}) {
+    for (int i = 0; i < 3; ++i) hosts.push_back(StartHost(fmt::format("{}-{}", function, i)));
+    AwaitHosts(4);
+    // Elsewhere than on the steady one, each time.
+    int errors = 0;
+    for (int i = 0; i < 3; ++i) {
+      auto pending = client_.Start(
+          function, {},
+          {.deadline = absl::Milliseconds(500), .node = fmt::format("{}-{}", function, i)});
+      ASSERT_TRUE(pending.ok()) << pending.status();
+      const absl::Status status = pending->Wait().status();
+      errors += absl::IsDeadlineExceeded(status) &&
+                status.message().find("its node died or left") != absl::string_view::npos;
+    }
+    EXPECT_EQ(errors, 3) << "attempts on named nodes that are gone, then nobody of that name";
+    EXPECT_EQ(ToText(client_.Call("echo", AsBytes("on"))), "on");
+    for (auto& host : hosts) host->Wait();
+    hosts.clear();
+  }
+  EXPECT_TRUE(absl::IsInternal(client_.Call("throw", {}).status()));
+  EXPECT_EQ(ToText(client_.Call("echo", AsBytes("on"))), "on");
+}
+
+TEST_F(CallsTest, AttemptsThatAreUsedUpEndWithTheirHistory) {
+  std::vector<std::unique_ptr<Other>> hosts;
+  for (int i = 0; i < 3; ++i) hosts.push_back(StartHost(fmt::format("host-{}", i)));
+  AwaitHosts(3);
+  const absl::Status status = client_.Call("exit", {}).status();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_NE(status.message().find(fmt::format("attempt on host-{}: its node died", i)),
+              absl::string_view::npos)
+        << status;
+  }
+  hosts.clear();
+  const auto first = StartHost("first");
+  const auto second = StartHost("second");
+  AwaitHosts(2);
+  EXPECT_EQ(ToText(client_.Call("exit_once", {})), "done");
+}
+
+TEST_F(CallsTest, FunctionsThatNeverEndCostTheirThreadsAndThenTheirNodeIsFull) {
+  const auto host = StartHost("host");
+  AwaitHosts(1);
+  const absl::Status status = client_.Call("spin", {}).status();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_NE(status.message().find("attempts begun: 3"), absl::string_view::npos) << status;
+  EXPECT_EQ(ToText(client_.Call("echo", AsBytes("on"))), "on");
+  EXPECT_FALSE(client_.Call("spin", {}, {.deadline = absl::Seconds(1)}).ok());
+  const absl::Status full =
+      client_.Call("echo", AsBytes("x"), {.deadline = absl::Milliseconds(100)}).status();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(full)) << full;
+  EXPECT_EQ(client_.Nodes()->at(1).stuck, 4u);
+  const auto fresh = StartHost("fresh");
+  AwaitHosts(2);
+  EXPECT_EQ(ToText(client_.Call("echo", AsBytes("on"))), "on");
+}
+
+TEST_F(CallsTest, ACallersDeathTakesItsInvocationsAway) {
+  const auto host = StartHost("host");
+  AwaitHosts(1);
+  test::Pipe out = test::Pipe::Make();
+  Other caller({"call", socket_}, out.write_end.get());
+  out.write_end.Close();
+  EXPECT_NE(test::ReadUntilText(out.read_end, "ready\n"), "");
+  caller.Signal(SIGKILL);
+  caller.Wait();
+  ASSERT_TRUE(Eventually([&] { return client_.Nodes()->size() == 2; }));
+  // No room was left behind it, and nothing of it runs any more but threads that are lost.
+  EXPECT_TRUE(Eventually([&] {
+    const auto nodes = client_.Nodes();
+    return std::all_of(nodes->begin(), nodes->end(),
+                       [](const NodeInfo& node) { return node.running == node.stuck; });
+  }));
+  const auto fresh = StartHost("fresh");
+  AwaitHosts(2);
+  EXPECT_EQ(ToText(client_.Call("echo", AsBytes("on"))), "on");
+}
+
+TEST_F(CallsTest, EveryInvocationEndsOnceThoughNodesAreKilledAllTheTime) {
+  constexpr int kHosts = 4;
+  constexpr int kCallers = 8;
+  const int calls = Scaled(10'000);
+  std::vector<std::unique_ptr<Other>> hosts;
+  for (int i = 0; i < kHosts; ++i) hosts.push_back(StartHost(fmt::format("host-{}", i)));
+  AwaitHosts(kHosts);
+  std::atomic<int> next{0};
+  std::atomic<bool> done{false};
+  std::vector<int> ended(static_cast<std::size_t>(calls));  // 1 = success, 2 = a clear error
+  std::vector<std::thread> callers;
+  for (int c = 0; c < kCallers; ++c) {
+    callers.emplace_back([&] {
+      for (int i; (i = next.fetch_add(1)) < calls;) {
+        const std::string number = std::to_string(i);
+        const absl::StatusOr<Bytes> result = client_.Call("mark", AsBytes(number));
+        int& end = ended[static_cast<std::size_t>(i)];
+        EXPECT_EQ(end, 0);
+        if (result.ok()) {
+          EXPECT_EQ(AsText(*result), "marked " + number);
+          end = 1;
+        } else {
+          // Nobody has it just now, or three nodes in a row have died under it.
+          EXPECT_TRUE(absl::IsNotFound(result.status()) || absl::IsUnavailable(result.status()) ||
+                      absl::IsDeadlineExceeded(result.status()))
+              << result.status();
+          end = 2;
+        }
+      }
+      done.store(true);
+    });
+  }
+  std::uint64_t random = 1;
+  for (int kills = 0; !done.load(); ++kills) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the pace of the faults
+    random = random * 6'364'136'223'846'793'005 + 1'442'695'040'888'963'407;
+    auto& victim = hosts[random >> 33 & (kHosts - 1)];
+    victim->Signal(SIGKILL);
+    victim->Wait();
+    victim = StartHost(fmt::format("host-{}-{}", random >> 33 & (kHosts - 1), kills));
+  }
+  for (std::thread& caller : callers) caller.join();
+  std::vector<int> marks(static_cast<std::size_t>(calls));
+  std::string after;
+  while (true) {
+    const auto objects = client_.List("mark/", 1000, after);
+    ASSERT_TRUE(objects.ok()) << objects.status();
+    if (objects->empty()) break;
+    for (const ObjectInfo& object : *objects) {
+      const auto content = client_.Get(object.key);
+      ASSERT_TRUE(content.ok()) << content.status();
+      EXPECT_EQ("mark/" + std::string(AsText(content->bytes())), object.key);
+      ++marks[static_cast<std::size_t>(std::stoi(object.key.substr(5)))];
+    }
+    after = objects->back().key;
+  }
+  int succeeded = 0;
+  for (std::size_t i = 0; i < ended.size(); ++i) {
+    EXPECT_NE(ended[i], 0) << i;
+    if (ended[i] == 1) EXPECT_EQ(marks[i], 1) << i << ": its effect is not there";
+    succeeded += ended[i] == 1;
+  }
+  EXPECT_GT(succeeded, calls / 2);
+}
+
+}  // namespace
+}  // namespace apta
+
+int main(int argc, char** argv) { return apta::test::RoleMain(argc, argv, apta::RunRole); }
