@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "common/crew.h"
+#include "common/pin.h"
 #include "common/states.h"
 
 namespace examples {

@@ -113,26 +113,4 @@ absl::StatusOr<json> RunStates(apta::Client& client, const json& machine, const 
   return data;
 }
 
-json Pin(json machine, const std::map<std::string, std::vector<std::string>>& nodes_of) {
-  for (auto& [name, state] : machine["States"].items()) {
-    if (state["Type"] == "Task") {
-      if (nodes_of.contains(name)) state["Parameters"]["apta.node"] = nodes_of.at(name)[0];
-    } else if (state["Type"] == "Parallel") {
-      for (json& branch : state["Branches"]) branch = Pin(branch, nodes_of);
-    } else if (state["Type"] == "Map") {
-      const json iterator = state["Iterator"];
-      const std::string items = state["ItemsPath"];
-      const std::string first = iterator["StartAt"];
-      state["Type"] = "Parallel";
-      for (const char* field : {"Iterator", "ItemsPath"}) state.erase(field);
-      for (std::size_t i = 0; i < nodes_of.at(first).size(); ++i) {
-        json branch = Pin(iterator, {{first, {nodes_of.at(first)[i]}}});
-        branch["States"][first]["InputPath"] = fmt::format("{}[{}]", items, i);
-        state["Branches"].push_back(std::move(branch));
-      }
-    }
-  }
-  return machine;
-}
-
 }  // namespace examples

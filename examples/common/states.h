@@ -15,10 +15,4 @@ namespace examples {
 absl::StatusOr<nlohmann::json> RunStates(apta::Client& client, const nlohmann::json& machine,
                                          const nlohmann::json& input);
 
-// The workflow with each Task tied to a node: `nodes_of` gives the nodes of a state by its name. A
-// Map over which more than one node shares becomes a Parallel with one branch per item, so the
-// input must have as many items as the state has nodes.
-nlohmann::json Pin(nlohmann::json machine,
-                   const std::map<std::string, std::vector<std::string>>& nodes_of);
-
 }  // namespace examples

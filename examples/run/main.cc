@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
@@ -44,6 +45,17 @@ absl::StatusOr<std::vector<const Application*>> Choose(const std::vector<std::st
   return chosen;
 }
 
+// Of all applications, those that have the variant run it; one that is asked for must have it.
+absl::StatusOr<std::string> VariantFor(const Application& application, const Options& options) {
+  const std::vector<std::string>& known = application.variants;
+  const std::string& variant = options.run.variant;
+  if (variant.empty() || std::find(known.begin(), known.end(), variant) != known.end()) {
+    return variant;
+  }
+  if (options.names.empty()) return std::string();
+  return absl::InvalidArgumentError(fmt::format("no variant {}", variant));
+}
+
 absl::Status WriteFiles(const Measured& measured, const std::string& folder) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
@@ -57,7 +69,11 @@ absl::Status WriteFiles(const Measured& measured, const std::string& folder) {
 absl::Status RunAll(const std::vector<const Application*>& applications, const Options& options) {
   std::vector<Measured> all;
   for (const Application* application : applications) {
-    absl::StatusOr<Measured> measured = examples::Run(*application, options.run);
+    examples::RunOptions run = options.run;
+    absl::StatusOr<std::string> variant = VariantFor(*application, options);
+    if (variant.ok()) run.variant = *variant;
+    absl::StatusOr<Measured> measured =
+        variant.ok() ? examples::Run(*application, run) : variant.status();
     if (!measured.ok()) {
       return absl::Status(
           measured.status().code(),
@@ -75,7 +91,8 @@ absl::Status RunAll(const std::vector<const Application*>& applications, const O
     return absl::OkStatus();
   }
   if (all.size() == 1) {
-    fmt::print("{}\n{}\n", all[0].outcome.summary, examples::FunctionTable(all[0]));
+    fmt::print("{} ({})\n{}\n{}\n", all[0].application->name, all[0].application->pattern,
+               all[0].outcome.summary, examples::FunctionTable(all[0]));
   }
   fmt::print("{}",
              options.run.pinned ? examples::PaperTable(all) : examples::ApplicationTable(all));
