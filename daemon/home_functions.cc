@@ -199,7 +199,7 @@ std::uint64_t Home::Lend(NodeId node, std::string_view text) {
   const std::uint64_t extent = opc_.Begin(0, {}, text.size());
   if (extent == 0) return 0;
   opc_.Fill(Opc::PayloadAt(extent, 0, text.size()), 0,
-            reinterpret_cast<const std::byte*>(text.data()), text.size());
+            reinterpret_cast<const std::byte*>(text.data()), text.size(), text.size());
   node_[node].lent.push_back(extent);
   return extent;
 }

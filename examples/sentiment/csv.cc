@@ -88,14 +88,4 @@ absl::StatusOr<std::vector<Review>> ParseReviews(std::string_view csv) {
   return reviews;
 }
 
-std::string CsvField(std::string_view field) {
-  if (field.find_first_of(",\"\r\n") == std::string_view::npos) return std::string(field);
-  std::string quoted = "\"";
-  for (const char c : field) {
-    if (c == '"') quoted += '"';
-    quoted += c;
-  }
-  return quoted + '"';
-}
-
 }  // namespace sentiment

@@ -23,7 +23,4 @@ absl::StatusOr<std::vector<std::vector<std::string>>> ParseCsv(std::string_view 
 // INVALID_ARGUMENT: a column is missing, a record has too few fields, or there is no review.
 absl::StatusOr<std::vector<Review>> ParseReviews(std::string_view csv);
 
-// The field as CSV: quoted where it must be.
-std::string CsvField(std::string_view field);
-
 }  // namespace sentiment

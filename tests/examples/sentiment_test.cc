@@ -1,59 +1,37 @@
 // The sentiment workflow against scores computed straight from the input, without Āpta and without
 // the example's own code: an independent reading of the rules in examples/sentiment/scoring.h.
 
-#include <gtest/gtest.h>
-#include <sys/wait.h>
+#include <gmock/gmock.h>
+#include <sqlite3.h>
 
-#include <array>
+#include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <sstream>
-#include <string>
-#include <vector>
 
-#include "csv.h"
 #include "fmt/format.h"
-#include "scoring.h"
+#include "sentiment/csv.h"
+#include "sentiment/reviews.h"
+#include "sentiment/scoring.h"
+#include "tests/examples/examples_run.h"
 
 namespace {
 
-namespace fs = std::filesystem;
+using apta::test::ExampleTest;
+using apta::test::ExpectCounts;
+using apta::test::Slurp;
+using ::testing::_;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
-std::string Slurp(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-class SentimentTest : public ::testing::Test {
+class SentimentTest : public ExampleTest {
  protected:
-  SentimentTest() {
-    std::string name = fs::temp_directory_path() / "sentiment-test-XXXXXX";
-    folder_ = mkdtemp(name.data());
+  // What the runner takes as a folder of inputs.
+  std::string GiveReviews(const std::string& csv) const {
+    std::filesystem::create_directories(folder() / "sentiment");
+    std::ofstream(folder() / "sentiment/repeat_reviews.csv", std::ios::binary) << csv;
+    return folder();
   }
-  ~SentimentTest() override { fs::remove_all(folder_); }
-
-  struct Ran {
-    int exit_code;
-    std::string output;  // both streams
-  };
-  Ran Run(const std::string& arguments) {
-    FILE* pipe = popen(fmt::format("{} {} 2>&1", SENTIMENT_PATH, arguments).c_str(), "r");
-    Ran ran;
-    std::array<char, 4096> buffer;
-    for (std::size_t n; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
-      ran.output.append(buffer.data(), n);
-    }
-    const int status = pclose(pipe);
-    ran.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-    return ran;
-  }
-
-  fs::path folder_;
 };
 
 // --- the independent path
@@ -148,79 +126,92 @@ double ScoreByHand(const std::string& text, const std::map<std::string, double>&
   return sum / std::sqrt(sum * sum + 15);
 }
 
-void ExpectResultsMatch(const fs::path& input, const fs::path& results_path,
-                        const std::string& summary) {
-  const Table reviews = ReadTable(Slurp(input));
-  const Table results = ReadTable(Slurp(results_path));
-  const auto valences = ReadValences(Slurp(fs::path(SENTIMENT_DIR) / "lexicon.txt"));
-  ASSERT_EQ(results.size(), reviews.size());
-  EXPECT_EQ(results[0], (std::vector<std::string>{"reviewID", "productID", "score", "label"}));
+// All rows, by position.
+Table ReadDatabase(const std::filesystem::path& path) {
+  Table rows;
+  sqlite3* database = nullptr;
+  EXPECT_EQ(sqlite3_open_v2(path.c_str(), &database, SQLITE_OPEN_READONLY, nullptr), SQLITE_OK);
+  sqlite3_stmt* statement = nullptr;
+  EXPECT_EQ(sqlite3_prepare_v2(database,
+                               "SELECT reviewID, customerID, productID, score, label FROM reviews "
+                               "ORDER BY position",
+                               -1, &statement, nullptr),
+            SQLITE_OK);
+  while (sqlite3_step(statement) == SQLITE_ROW) {
+    std::vector<std::string>& row = rows.emplace_back();
+    for (int i = 0; i < sqlite3_column_count(statement); ++i) {
+      row.emplace_back(reinterpret_cast<const char*>(sqlite3_column_text(statement, i)));
+    }
+  }
+  sqlite3_finalize(statement);
+  sqlite3_close(database);
+  return rows;
+}
+
+void ExpectResultsMatch(const std::string& csv, const std::filesystem::path& folder) {
+  const Table reviews = ReadTable(csv);
+  const Table results = ReadDatabase(folder / "reviews.db");
+  const std::string summary = Slurp(folder / "summary.txt");
+  const auto valences = ReadValences(Slurp(EXAMPLES_DIR "/sentiment/lexicon.txt"));
+  ASSERT_EQ(results.size(), reviews.size() - 1);
   std::map<std::string, int> labels;
-  for (std::size_t i = 1; i < reviews.size(); ++i) {
-    ASSERT_EQ(reviews[i].size(), 5u) << i;
-    const double score = ScoreByHand(reviews[i][4], valences);
-    EXPECT_EQ(results[i][0], reviews[i][1]);
-    EXPECT_EQ(results[i][1], reviews[i][3]);
-    EXPECT_NEAR(std::stod(results[i][2]), score, 1e-6) << reviews[i][4];
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    const std::vector<std::string>& review = reviews[i + 1];
+    ASSERT_EQ(review.size(), 5u) << i;
+    EXPECT_THAT(results[i], ElementsAre(review[1], review[2], review[3], _, _));
+    const double score = ScoreByHand(review[4], valences);
+    EXPECT_NEAR(std::stod(results[i][3]), score, 1e-9) << review[4];
     const std::string label = score >= 0.05 ? "positive" : score <= -0.05 ? "negative" : "neutral";
-    EXPECT_EQ(results[i][3], label) << reviews[i][4];
+    EXPECT_EQ(results[i][4], label) << review[4];
     ++labels[label];
   }
-  EXPECT_NE(summary.find(fmt::format("{} reviews\n", reviews.size() - 1)), std::string::npos);
+  EXPECT_THAT(summary, HasSubstr(fmt::format("{} reviews\n", results.size())));
   for (const char* label : {"positive", "neutral", "negative"}) {
-    EXPECT_NE(summary.find(fmt::format("  {:8} {:6} ", label, labels[label])), std::string::npos)
-        << label << ' ' << labels[label] << "\n"
-        << summary;
+    EXPECT_THAT(summary, HasSubstr(fmt::format("  {:8} {:6} ", label, labels[label])));
   }
 }
 
 // --- the workflow
 
 TEST_F(SentimentTest, ScoresOfTheShippedReviewsEqualThoseComputedWithoutApta) {
-  const Ran ran = Run(fmt::format("--output {}", folder_.string()));
-  ASSERT_EQ(ran.exit_code, 0) << ran.output;
-  ExpectResultsMatch(fs::path(SENTIMENT_DIR) / "reviews.csv", folder_ / "results.csv",
-                     Slurp(folder_ / "summary.txt"));
-  for (const char* function : {"readcsv", "sentimentAnalysis", "publishSNS", "writeDB"}) {
-    EXPECT_NE(ran.output.find(function), std::string::npos);
-  }
+  const auto measured = Run({"sentiment", "--pinned"});
+  ExpectCounts(measured, {2, 2}, {1, 1}, "c1 c2 c2 c2");
+  ExpectResultsMatch(Slurp(EXAMPLES_DIR "/sentiment/reviews.csv"), folder());
 }
 
 TEST_F(SentimentTest, ScoresOfTenThousandReviewsEqualThoseComputedWithoutApta) {
-  const Table shipped = ReadTable(Slurp(fs::path(SENTIMENT_DIR) / "reviews.csv"));
-  std::ofstream file(folder_ / "many.csv", std::ios::binary);
-  file << "reviewType,reviewID,customerID,productID,feedback\r\n";
+  const Table shipped = ReadTable(Slurp(EXAMPLES_DIR "/sentiment/reviews.csv"));
+  std::string csv = "reviewType,reviewID,customerID,productID,feedback\r\n";
   for (int i = 0; i < 10'000; ++i) {
     // Pairs of shipped reviews: texts that no shipped review has.
     const auto& a = shipped[1 + static_cast<std::size_t>(i) % (shipped.size() - 1)];
     const auto& b = shipped[1 + static_cast<std::size_t>(i) / 60 % (shipped.size() - 1)];
-    file << fmt::format("0,{},{},{},{}\r\n", i, i % 97, a[3],
-                        sentiment::CsvField(a[4] + " " + b[4]));
+    std::string text = a[4] + " " + b[4];
+    for (std::size_t at = 0; (at = text.find('"', at)) != text.npos; at += 2)
+      text.insert(at, 1, '"');
+    csv += fmt::format("0,{},{},{},\"{}\"\r\n", i, i % 97, a[3], text);
   }
-  file.close();
-  const Ran ran =
-      Run(fmt::format("--input {0}/many.csv --output {0} --repeat 2", folder_.string()));
-  ASSERT_EQ(ran.exit_code, 0) << ran.output;
-  ExpectResultsMatch(folder_ / "many.csv", folder_ / "results.csv", Slurp(folder_ / "summary.txt"));
+  Run({"sentiment", "--data", GiveReviews(csv)});
+  ExpectResultsMatch(csv, folder());
 }
 
 TEST_F(SentimentTest, BadInputIsOneClearLine) {
   const auto expect_refused = [&](const std::string& csv, const std::string& says) {
-    std::ofstream(folder_ / "bad.csv", std::ios::binary) << csv;
-    const Ran ran = Run(fmt::format("--input {}/bad.csv", folder_.string()));
-    EXPECT_EQ(ran.exit_code, 1) << ran.output;
-    EXPECT_NE(ran.output.find(says), std::string::npos) << ran.output;
-    EXPECT_EQ(std::count(ran.output.begin(), ran.output.end(), '\n'), 1) << ran.output;
+    const auto ran = Execute({"sentiment", "--data", GiveReviews(csv)});
+    EXPECT_EQ(ran.exit_code, 1);
+    EXPECT_THAT(ran.err, HasSubstr(says));
+    EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
   };
   expect_refused("", "empty");
   expect_refused("reviewType,reviewID,customerID,productID,feedback\n", "no review");
   expect_refused("reviewType,reviewID,customerID,feedback\n0,1,2,fine\n", "no column productID");
   expect_refused("reviewID,customerID,productID,feedback\n1,2\n", "record 2");
   expect_refused("reviewID,customerID,productID,feedback\n1,2,3,\"open\n", "quoted");
-  const Ran missing = Run("--input /does/not/exist.csv");
+  const auto missing = Execute({"sentiment", "--data", "/does/not/exist"});
   EXPECT_EQ(missing.exit_code, 1);
-  EXPECT_NE(missing.output.find("/does/not/exist.csv"), std::string::npos);
-  EXPECT_EQ(Run("--no-such-flag").exit_code, 2);
+  EXPECT_THAT(missing.err, HasSubstr("/does/not/exist"));
+  EXPECT_EQ(Execute({"--no-such-flag"}).exit_code, 2);
+  EXPECT_EQ(Execute({"no-such-application"}).exit_code, 1);
 }
 
 // --- its parts
@@ -229,6 +220,31 @@ TEST(SentimentCsvTest, QuotedFieldsKeepCommasQuotesAndLineBreaks) {
   const auto records = sentiment::ParseCsv("a,\"b,c\",\"d \"\"e\"\"\"\r\n\"f\ng\",,h");
   ASSERT_TRUE(records.ok());
   EXPECT_EQ(*records, (Table{{"a", "b,c", "d \"e\""}, {"f\ng", "", "h"}}));
+}
+
+TEST(SentimentReviewsTest, LinesKeepAllFieldsAndRefuseOthers) {
+  const std::vector<sentiment::ScoredReview> reviews = {
+      {.review = {"1", "2", "3", "two\nlines \"quoted\""}, .score = -0.5, .label = "negative"}};
+  const auto back = sentiment::FromLines(sentiment::ToLines(reviews));
+  ASSERT_TRUE(back.ok()) << back.status();
+  ASSERT_EQ(back->size(), 1u);
+  EXPECT_EQ((*back)[0].review.text, reviews[0].review.text);
+  EXPECT_EQ((*back)[0].score, -0.5);
+  EXPECT_EQ((*back)[0].label, "negative");
+  for (const char* garbage : {"x\n", "{}\n", "[1]\n", "{\"id\":1}\n"}) {
+    EXPECT_EQ(sentiment::FromLines(garbage).status().code(), absl::StatusCode::kDataLoss);
+  }
+}
+
+TEST_F(SentimentTest, WritingTheDatabaseAgainChangesNothing) {
+  const std::string path = folder() / "again.db";
+  const std::vector<sentiment::ScoredReview> reviews = {
+      {.review = {"1", "2", "it's", "text"}, .score = 0.25, .label = "positive"}};
+  for (int attempt = 1; attempt <= 2; ++attempt) {
+    ASSERT_TRUE(sentiment::WriteDatabase(path, reviews).ok());
+    EXPECT_EQ(ReadDatabase(path), (Table{{"1", "2", "it's", "0.25", "positive"}}));
+  }
+  EXPECT_FALSE(sentiment::WriteDatabase(folder() / "no/such/folder.db", reviews).ok());
 }
 
 TEST(SentimentScoringTest, HandComputedScores) {

@@ -1,0 +1,170 @@
+#include "common/run.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <optional>
+
+#include "common/crew.h"
+#include "common/pin.h"
+#include "common/states.h"
+
+namespace examples {
+
+using apta::AsBytes;
+using nlohmann::json;
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return absl::NotFoundError(fmt::format("{}: {}", path, strerror(errno)));
+  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (file.bad()) return absl::DataLossError(fmt::format("{}: cannot be read", path));
+  return text;
+}
+
+absl::Status WriteFile(const std::string& path, std::string_view content) {
+  std::ofstream file(path, std::ios::binary);
+  file << content;
+  file.close();
+  return file ? absl::OkStatus() : absl::UnknownError(fmt::format("{}: cannot be written", path));
+}
+
+namespace {
+
+// A folder of this process; gone with it.
+class Scratch {
+ public:
+  Scratch() {
+    std::string path = std::filesystem::temp_directory_path() / "apta-example-XXXXXX";
+    if (mkdtemp(path.data()) != nullptr) path_ = path;
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() {
+    std::error_code error;
+    if (!path_.empty()) std::filesystem::remove_all(path_, error);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// How long no invocation was running between begin and end.
+std::int64_t OutsideNs(const std::vector<Report>& reports, std::int64_t begin_ns,
+                       std::int64_t end_ns) {
+  std::int64_t outside = 0;
+  std::int64_t covered_until = begin_ns;
+  for (const Report& report : reports) {  // by their beginnings
+    outside += std::max<std::int64_t>(0, report.begin_ns - covered_until);
+    covered_until = std::max(covered_until, report.end_ns);
+  }
+  return outside + std::max<std::int64_t>(0, end_ns - covered_until);
+}
+
+absl::StatusOr<json> LoadWorkflow(const Application& application, bool pinned) {
+  const std::string path = application.folder + "/workflow.json";
+  const absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok()) return text.status();
+  json workflow = json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (workflow.is_discarded()) return absl::InvalidArgumentError(path + " is not JSON");
+  if (!pinned) return workflow;
+  std::map<std::string, std::vector<std::string>> nodes_of;
+  for (const Step& step : application.steps) nodes_of[step.function] = step.pinned;
+  return Pin(std::move(workflow), nodes_of);
+}
+
+absl::Status Forget(apta::Client& client, const std::string& run) {
+  const absl::StatusOr<std::vector<apta::ObjectInfo>> objects = client.List(run + "/");
+  if (!objects.ok()) return objects.status();
+  for (const apta::ObjectInfo& object : *objects) {
+    const absl::StatusOr<apta::Version> deleted = client.Delete(object.key);
+    if (!deleted.ok()) return deleted.status();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Measured> RunOnce(const Application& application, const json& workflow,
+                                 const InputOptions& input_options, apta::Client& client,
+                                 Crew& crew) {
+  absl::StatusOr<Input> input = application.make_input(input_options);
+  if (!input.ok()) return input.status();
+  for (const auto& [key, value] : input->objects) {
+    const absl::StatusOr<apta::Version> put = client.Put(key, AsBytes(value));
+    if (!put.ok()) return put.status();
+  }
+  const auto now_ns = [] {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+  };
+  const std::int64_t begin_ns = now_ns();
+  const absl::StatusOr<json> result = RunStates(client, workflow, input->json);
+  const std::int64_t end_ns = now_ns();
+  if (!result.ok()) return result.status();
+  absl::StatusOr<std::vector<Report>> reports = crew.TakeReports();
+  if (!reports.ok()) return reports.status();
+  absl::StatusOr<Outcome> outcome = application.collect(client, *result);
+  if (!outcome.ok()) return outcome.status();
+  if (absl::Status forgotten = Forget(client, input_options.run); !forgotten.ok()) return forgotten;
+  Measured measured{.application = &application,
+                    .reports = *std::move(reports),
+                    .total_ns = end_ns - begin_ns,
+                    .outside_ns = 0,
+                    .outcome = *std::move(outcome)};
+  measured.outside_ns = OutsideNs(measured.reports, begin_ns, end_ns);
+  return measured;
+}
+
+absl::StatusOr<Measured> RunOn(const std::string& socket, const Application& application,
+                               const RunOptions& options, const std::string& scratch) {
+  const absl::StatusOr<json> workflow = LoadWorkflow(application, options.pinned);
+  if (!workflow.ok()) return workflow.status();
+  absl::StatusOr<apta::Client> client =
+      apta::Client::Connect({.socket = socket, .node = fmt::format("driver/{}", getpid())});
+  if (!client.ok()) return client.status();
+  Crew crew;
+  if (absl::Status ready = crew.Start(application, socket, *client); !ready.ok()) return ready;
+  absl::StatusOr<Measured> measured = absl::InvalidArgumentError("no run was asked for");
+  for (int i = 1; i <= options.runs; ++i) {
+    measured = RunOnce(application, *workflow,
+                       {.data = options.data,
+                        .variant = options.variant,
+                        .run = fmt::format("{}/{}-{}", application.name, getpid(), i),
+                        .scratch = scratch},
+                       *client, crew);
+    if (!measured.ok()) return measured;
+  }
+  return measured;
+}
+
+}  // namespace
+
+absl::StatusOr<Measured> Run(const Application& application, const RunOptions& options) {
+  const Scratch scratch;
+  if (scratch.path().empty()) return absl::ErrnoToStatus(errno, "a temporary folder");
+  std::optional<apta::MemoryServer> own;
+  std::string socket = options.socket;
+  if (socket.empty()) {
+    apta::ServerOptions server_options;
+    server_options.socket = scratch.path() + "/aptad.sock";
+    server_options.pools[0].bytes = 256 << 20;
+    absl::StatusOr<apta::MemoryServer> server = apta::MemoryServer::Start(server_options);
+    if (!server.ok()) return server.status();
+    own.emplace(*std::move(server));
+    socket = own->socket();
+  }
+  try {
+    return RunOn(socket, application, options, scratch.path());
+  } catch (const json::exception& error) {
+    return absl::InvalidArgumentError(error.what());
+  }
+}
+
+}  // namespace examples
