@@ -58,6 +58,8 @@ class NodeGate : public InvalidationGate {
   // `payload_bytes`: what the reply lets the node read in place; counts for an emulated link.
   virtual void Answer(const scheduler::Waiter& to, const Reply& reply,
                       std::uint64_t payload_bytes) = 0;
+  // The same, with a payload of at most kLanePayloadBytes in the lane; sets extent_offset.
+  virtual void AnswerWith(const scheduler::Waiter& to, const Reply& reply, BytesView payload) = 0;
   // The staged body of a lane: a ring of kStagingBytes, of which the node says that the first
   // StagedBytes bytes of the body have been written. Hostile.
   virtual std::uint64_t StagedBytes(NodeId node, std::uint16_t lane) = 0;
@@ -184,6 +186,13 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void EndReady(const Upload& upload, TimeNs now_ns);
   void Explain(const scheduler::Waiter& from, std::uint64_t invocation);
   std::uint64_t Lend(NodeId node, std::string_view text);  // 0: there is no room
+  // Small payloads that the Executor Manager has are kept beside the heap, by slot.
+  static bool IsSmall(const Request& request) {
+    return (request.flags & fabric::kBodyStaged) == 0 && request.payload_bytes > 0 &&
+           request.payload_bytes <= fabric::kLanePayloadBytes;
+  }
+  scheduler::Payload KeepSmall(const Request& request);
+  BytesView SmallOf(scheduler::Payload payload) const;
   static std::uint32_t LaneKey(const Upload& upload) {
     return std::uint32_t{upload.node} << 16 | upload.lane;
   }
@@ -247,6 +256,12 @@ class Home final : private RoundObserver, private scheduler::Environment {
   std::uint64_t told_held_bytes_ = 0;  // what share_ says
   std::array<Node, fabric::kMaxNodes> node_;
   std::vector<Upload> uploads_;
+  struct Small {
+    std::size_t bytes = 0;
+    std::array<std::byte, fabric::kLanePayloadBytes> content;
+  };
+  std::deque<Small> small_;  // by slot; as many as there ever were at a time
+  std::vector<std::uint32_t> free_small_;
   absl::flat_hash_map<std::uint32_t, std::string> heads_;  // of calls in uploads_, by LaneKey
   struct Forgetting {
     NodeId node;

@@ -15,6 +15,13 @@ using fabric::Op;
 using fabric::Reason;
 using scheduler::Waiter;
 
+namespace {
+
+// In a scheduler::Payload: no extent, but a slot of small_.
+constexpr std::uint64_t kSmallPayload = std::uint64_t{1} << 63;
+
+}  // namespace
+
 bool Home::BeginCall(const Waiter& from, const Request& request, std::string_view key,
                      TimeNs now_ns) {
   std::optional<fabric::CallSaid> said;
@@ -40,6 +47,11 @@ bool Home::BeginCall(const Waiter& from, const Request& request, std::string_vie
   }
   Upload upload = MakeUpload(from, request);
   upload.function = *function;
+  if (IsSmall(request)) {
+    upload.extent = KeepSmall(request).extent;
+    EndCall(upload, *said, now_ns);
+    return true;
+  }
   if (request.payload_bytes > 0) {
     upload.extent = opc_.Begin(0, {}, request.payload_bytes);
     if (upload.extent == 0) {
@@ -96,6 +108,11 @@ void Home::EndCall(const Upload& upload, const fabric::CallSaid& said, TimeNs no
 
 void Home::BeginReady(const Waiter& from, const Request& request, TimeNs now_ns) {
   Upload upload = MakeUpload(from, request);
+  if (IsSmall(request)) {
+    upload.extent = KeepSmall(request).extent;
+    EndReady(upload, now_ns);
+    return;
+  }
   if (request.payload_bytes > 0) {
     upload.extent = opc_.Begin(0, {}, request.payload_bytes);
     if (upload.extent == 0) {
@@ -225,35 +242,66 @@ void Home::AddLocalBytes(absl::Span<const std::uint64_t> reads,
 }
 
 void Home::Deliver(const Waiter& worker, const scheduler::Delivery& delivery) {
-  gate_->Answer(
-      worker,
-      {.extent_offset = delivery.input.extent,
-       .value = {delivery.id, delivery.local_function | std::uint64_t{delivery.attempt} << 32,
-                 delivery.left_ns}},
-      delivery.input.extent != 0 ? opc_.header(delivery.input.extent)->payload_bytes : 0);
+  const Reply reply{
+      .extent_offset = delivery.input.extent,
+      .value = {delivery.id, delivery.local_function | std::uint64_t{delivery.attempt} << 32,
+                delivery.left_ns}};
+  if ((delivery.input.extent & kSmallPayload) != 0) {
+    gate_->AnswerWith(worker, reply, SmallOf(delivery.input));
+    return;
+  }
+  gate_->Answer(worker, reply,
+                delivery.input.extent != 0 ? opc_.header(delivery.input.extent)->payload_bytes : 0);
 }
 
 void Home::Answer(const Waiter& waiter, const scheduler::Outcome& outcome) {
+  Reply reply{.code = static_cast<std::uint16_t>(outcome.code),
+              .reason = outcome.reason,
+              .extent_offset = outcome.payload.extent,
+              .value = {outcome.attempts}};
+  if ((reply.extent_offset & kSmallPayload) != 0) {
+    gate_->AnswerWith(waiter, reply, SmallOf(outcome.payload));
+    Release(outcome.payload);
+    return;
+  }
   std::uint64_t payload_bytes = 0;
-  std::uint64_t extent = outcome.payload.extent;
-  if (extent != 0) {
-    node_[waiter.node].lent.push_back(extent);
-    payload_bytes = opc_.header(extent)->payload_bytes;
+  if (reply.extent_offset != 0) {
+    node_[waiter.node].lent.push_back(reply.extent_offset);
+    payload_bytes = opc_.header(reply.extent_offset)->payload_bytes;
   } else if (outcome.code != StatusCode::kOk && !outcome.history.empty()) {
     const std::string history = HistoryText(outcome.history);
-    extent = Lend(waiter.node, history);
+    reply.extent_offset = Lend(waiter.node, history);
     payload_bytes = history.size();
   }
-  gate_->Answer(waiter,
-                {.code = static_cast<std::uint16_t>(outcome.code),
-                 .reason = outcome.reason,
-                 .extent_offset = extent,
-                 .value = {outcome.attempts}},
-                payload_bytes);
+  gate_->Answer(waiter, reply, payload_bytes);
 }
 
 void Home::Release(scheduler::Payload payload) {
-  if (payload.extent != 0) Discard(payload.extent);
+  if ((payload.extent & kSmallPayload) != 0) {
+    free_small_.push_back(static_cast<std::uint32_t>(payload.extent));
+  } else if (payload.extent != 0) {
+    Discard(payload.extent);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+
+scheduler::Payload Home::KeepSmall(const Request& request) {
+  if (free_small_.empty()) {
+    free_small_.push_back(static_cast<std::uint32_t>(small_.size()));
+    small_.emplace_back();
+  }
+  const std::uint32_t slot = free_small_.back();
+  free_small_.pop_back();
+  Small& small = small_[slot];
+  small.bytes = request.payload_bytes;
+  std::memcpy(small.content.data(), request.body + request.key_bytes, small.bytes);
+  return {kSmallPayload | slot};
+}
+
+BytesView Home::SmallOf(scheduler::Payload payload) const {
+  const Small& small = small_[static_cast<std::uint32_t>(payload.extent)];
+  return {small.content.data(), small.bytes};
 }
 
 }  // namespace apta::daemon

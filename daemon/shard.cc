@@ -207,13 +207,23 @@ void Shard::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_
   (void)lane->done_id.load(std::memory_order_acquire);
   lane->SetReply(reply);
   if (link_.enabled()) {
-    lane->SetVisibleAt(
-        state.to_node.VisibleAt(now_ns_, sizeof(Lane) / 3 + payload_bytes, /*is_call=*/false));
+    lane->SetVisibleAt(state.to_node.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload_bytes,
+                                               /*is_call=*/false));
   }
   // Sequentially consistent: the reply is published before WakeAnswered looks whether its reader
   // sleeps (doorbell.h), and after its content (partner: the acquire load of the waiting thread).
   lane->done_id.store(to.request_id);
   answered_.push_back(lane);
+}
+
+void Shard::AnswerWith(const scheduler::Waiter& to, const Reply& reply, BytesView payload) {
+  if (!node_[to.node]) return;
+  Lane* lane = node_[to.node]->port->lane(to.lane);
+  (void)lane->done_id.load(std::memory_order_acquire);  // as in Answer
+  lane->SetPayload(payload.data(), payload.size());
+  Reply with = reply;
+  with.extent_offset = fabric::kInLane + payload.size();
+  Answer(to, with, payload.size());
 }
 
 std::uint64_t Shard::StagedBytes(NodeId node, std::uint16_t lane) {

@@ -92,6 +92,7 @@ class Shard final : private NodeGate {
   // NodeGate
   void Answer(const scheduler::Waiter& to, const Reply& reply,
               std::uint64_t payload_bytes) override;
+  void AnswerWith(const scheduler::Waiter& to, const Reply& reply, BytesView payload) override;
   std::uint64_t StagedBytes(NodeId node, std::uint16_t lane) override;
   const std::byte* Staging(NodeId node, std::uint16_t lane) override;
   void SetDrained(NodeId node, std::uint16_t lane, std::uint64_t bytes) override;

@@ -106,6 +106,37 @@ void ExecutorManager::Finish(NodeId node, InvocationId attempt, StatusCode code,
                    invocation->attempts, payload});
 }
 
+// Invariant 2.
+bool ExecutorManager::BeginCommit(NodeId node, InvocationId attempt) {
+  Attempt* const found = FindAttempt(node, attempt);
+  if (found == nullptr || found->is_abandoned) return false;
+  RemoveAttempt(node, found);
+  Invocation* const invocation = Find(attempt);
+  invocation->runs_on.reset();
+  invocation->is_committing = true;
+  due_.Clear(SlotOf(attempt));
+  return true;
+}
+
+void ExecutorManager::EndCommit(InvocationId attempt, StatusCode code, Payload payload) {
+  Invocation* const invocation = Find(attempt);
+  invocation->is_committing = false;
+  --invocation->live_attempts;
+  End(invocation, {code, code == StatusCode::kOk ? Reason::kNone : Reason::kFunctionFailed,
+                   invocation->attempts, payload});
+}
+
+void ExecutorManager::LoseCommit(InvocationId attempt, TimeNs now_ns) {
+  Invocation* const invocation = Find(attempt);
+  invocation->is_committing = false;
+  --invocation->live_attempts;
+  if (invocation->caller == kNobody) {
+    Cancel(invocation);
+  } else {
+    FailAttempt(invocation, FailedAttempt::End::kNodeGone, now_ns);
+  }
+}
+
 std::optional<FunctionId> ExecutorManager::FindFunction(std::string_view function,
                                                         std::string_view node_name) const {
   const auto entry = function_id_.find(absl::string_view(function.data(), function.size()));
@@ -326,18 +357,17 @@ void ExecutorManager::Expire(Invocation* invocation, TimeNs now_ns) {
 
 // Its caller is gone: no attempt of it counts any more, nor does any begin.
 void ExecutorManager::Cancel(Invocation* invocation) {
-  if (invocation->runs_on) {
-    Abandon(invocation);
-  } else if (!invocation->ended) {
-    Dequeue(invocation);
-  }
+  const bool is_queued = !invocation->runs_on && !invocation->ended && !invocation->is_committing;
+  if (invocation->runs_on) Abandon(invocation);
+  if (is_queued && invocation->caller != kNobody) Dequeue(invocation);
   if (invocation->outcome) environment_->Release(invocation->outcome->payload);
   invocation->outcome.reset();
-  --node_[invocation->caller].invocations;
+  if (invocation->caller != kNobody) --node_[invocation->caller].invocations;
   invocation->caller = kNobody;  // the node's slot is somebody else's soon
   invocation->parent = 0;
   invocation->forgotten = true;
   invocation->waiter.reset();
+  if (invocation->is_committing) return;  // it ends when it has
   End(invocation, {StatusCode::kCancelled, Reason::kCancelled, invocation->attempts});
 }
 

@@ -3,6 +3,7 @@
 #include "apta/function.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <exception>
@@ -96,7 +97,7 @@ class HostState {
   absl::Status RegisterAll(Session* session);
   absl::Status RegisterAt(Session* session, const RegisteredFunction& function);
   void Work(Session* session, Crew* crew);
-  absl::StatusOr<Bytes> RunOne(Session* session, const Reply& delivery);
+  absl::StatusOr<Bytes> RunOne(Session* session, const Reply& delivery, BytesView input);
 
   std::shared_ptr<NodeRuntime> runtime_;
   const int threads_;
@@ -202,6 +203,7 @@ void HostState::Work(Session* session, Crew* crew) {
   const Session::Reading reading(session);  // functions read their inputs in place
   std::uint64_t finished = 0;               // the attempt whose result goes with the next question
   absl::StatusOr<Bytes> result = Bytes();
+  std::array<std::byte, fabric::kLanePayloadBytes> lane_payload;
   while (!stopping_.load() || finished != 0) {
     const std::string message = std::string(result.status().message());
     const bool is_last = finished != 0 && crew->IsSurplus();
@@ -213,7 +215,8 @@ void HostState::Work(Session* session, Crew* crew) {
                                                             (is_last ? fabric::kLastOfWorker : 0)),
                          .payload = result.ok() ? BytesView(*result) : AsBytes(message),
                          .argument = finished,
-                         .timeout_ns = Session::kNoTimeout});
+                         .timeout_ns = Session::kNoTimeout,
+                         .lane_payload = lane_payload.data()});
     const bool is_told_to_go = reply.ok() && reply->reason == fabric::Reason::kCancelled;
     if (is_told_to_go && is_last) return;
     if (reply.ok() && reply->code != 0 && !is_told_to_go && finished != 0) {
@@ -225,12 +228,12 @@ void HostState::Work(Session* session, Crew* crew) {
     if (!reply.ok() || reply->code != 0) break;
     crew->EndAsking();
     finished = reply->value[0];
-    result = RunOne(session, *reply);
+    result = RunOne(session, *reply, session->PayloadOf(*reply, lane_payload.data()));
   }
   crew->Dismiss();
 }
 
-absl::StatusOr<Bytes> HostState::RunOne(Session* session, const Reply& delivery) {
+absl::StatusOr<Bytes> HostState::RunOne(Session* session, const Reply& delivery, BytesView input) {
   const auto index = static_cast<std::size_t>(delivery.value[1] & 0xffff'ffff);
   InvocationState state;
   {
@@ -242,7 +245,7 @@ absl::StatusOr<Bytes> HostState::RunOne(Session* session, const Reply& delivery)
   state.session = session;
   state.id = delivery.value[0];
   state.attempt = static_cast<int>(delivery.value[1] >> 32);
-  state.input = session->PayloadAt(delivery.extent_offset);
+  state.input = input;
   state.wait_limit = wait_limit_;
   state.deadline = absl::Now() + absl::Nanoseconds(delivery.value[2]);
   Invocation invocation(&state);

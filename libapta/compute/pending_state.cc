@@ -75,8 +75,9 @@ struct CallQuestion {
 };
 
 // The result that a reply has lent, copied; or what went wrong.
-absl::StatusOr<Bytes> TakeResult(Session* session, const Reply& reply, std::string_view function) {
-  const BytesView payload = session->PayloadAt(reply.extent_offset);
+absl::StatusOr<Bytes> TakeResult(Session* session, const Reply& reply,
+                                 const std::byte* lane_payload, std::string_view function) {
+  const BytesView payload = session->PayloadOf(reply, lane_payload);
   absl::StatusOr<Bytes> result = Bytes();
   if (reply.code == 0) {
     result = Bytes(payload.begin(), payload.end());
@@ -92,9 +93,12 @@ absl::StatusOr<Bytes> TakeResult(Session* session, const Reply& reply, std::stri
                  : absl::Status(status.code(),
                                 fmt::format("{} ({})", std::string(status.message()), history));
   }
-  if (reply.extent_offset != 0) session->Tell(0, Op::kRelease, reply.extent_offset);
+  const bool is_lent = reply.extent_offset != 0 && (reply.extent_offset & fabric::kInLane) == 0;
+  if (is_lent) session->Tell(0, Op::kRelease, reply.extent_offset);
   return result;
 }
+
+using LanePayload = std::array<std::byte, fabric::kLanePayloadBytes>;
 
 // A function that waits: one more of its host, if that leaves it a thread.
 class Waiting {
@@ -132,10 +136,12 @@ absl::StatusOr<Bytes> Caller::Call(std::string_view function, BytesView input,
   if (absl::Status may = waiting.Check(function); !may.ok()) return may;
   CallQuestion call(Op::kCall, function, input, options, parent_);
   call.question.timeout_ns = call.question.argument + kGraceNs;
+  LanePayload lane_payload;
+  call.question.lane_payload = lane_payload.data();
   const Session::Reading reading(session);
   const absl::StatusOr<Reply> reply = session->Ask(0, call.question);
   if (!reply.ok()) return reply.status();
-  return TakeResult(session, *reply, function);
+  return TakeResult(session, *reply, lane_payload.data(), function);
 }
 
 absl::StatusOr<Pending> Caller::Start(std::string_view function, BytesView input,
@@ -162,11 +168,15 @@ absl::StatusOr<Bytes> PendingState::Wait() {
   if (absl::Status may = waiting.Check(function_); !may.ok()) return may;
   const Session::Reading reading(session_);
   // The Executor Manager answers at the invocation's deadline at the latest.
-  const absl::StatusOr<Reply> reply = session_->Ask(
-      0, {.op = Op::kWait, .payload = {}, .argument = id_, .timeout_ns = Session::kNoTimeout});
+  LanePayload lane_payload;
+  const absl::StatusOr<Reply> reply = session_->Ask(0, {.op = Op::kWait,
+                                                        .payload = {},
+                                                        .argument = id_,
+                                                        .timeout_ns = Session::kNoTimeout,
+                                                        .lane_payload = lane_payload.data()});
   is_taken_ = true;
   if (!reply.ok()) return reply.status();
-  return TakeResult(session_, *reply, function_);
+  return TakeResult(session_, *reply, lane_payload.data(), function_);
 }
 
 bool PendingState::done() const {

@@ -46,6 +46,9 @@ class Session {
     std::uint64_t argument = 0;
     fabric::TimeNs timeout_ns = 0;  // ~0 = none
     bool past_caches = false;       // how its body is staged
+    // Takes what comes in the lane (kInLane), up to kLanePayloadBytes; of requests whose replies
+    // have payloads.
+    std::byte* lane_payload = nullptr;
   };
   static constexpr fabric::TimeNs kNoTimeout = ~fabric::TimeNs{0};
 
@@ -80,6 +83,11 @@ class Session {
   // The payload of an extent that a reply has lent; Tell(kRelease) when it is not read any more. A
   // Reading must have begun before the question was asked.
   BytesView PayloadAt(std::uint64_t extent) const;
+  // The same, of a reply that may have come with its payload: that is in `lane_payload`.
+  BytesView PayloadOf(const fabric::Reply& reply, const std::byte* lane_payload) const {
+    if ((reply.extent_offset & fabric::kInLane) == 0) return PayloadAt(reply.extent_offset);
+    return {lane_payload, fabric::LanePayloadBytes(reply)};
+  }
 
   // The agent's part. Each returns at once.
   int socket() const { return socket_.get(); }
@@ -148,7 +156,7 @@ class Session {
                           std::uint64_t staged);
   std::uint64_t StageSome(int lane, std::uint16_t staging_page, const Question& question,
                           std::uint64_t from, std::uint64_t to);
-  absl::Status AwaitReply(int lane, std::uint32_t request_id, fabric::TimeNs timeout_ns);
+  absl::Status AwaitReply(int lane, std::uint32_t request_id, const Question& question);
   void EndReading();
   void KeepPinned();
 

@@ -63,13 +63,17 @@ absl::StatusOr<Reply> Session::Ask(int shard, const Question& question) {
   if (lanes_.has_abandoned()) lanes_.Reap(port_);
   const std::uint32_t request_id = lanes_.NextId(lane);
   absl::Status status = Push(shard, lane, request_id, question);
-  if (status.ok()) status = AwaitReply(lane, request_id, question.timeout_ns);
+  if (status.ok()) status = AwaitReply(lane, request_id, question);
   if (!status.ok()) {
     // The home may still read the staging area: nobody else may use the lane.
     lanes_.Abandon(lane);
     return status;
   }
   const Reply reply = port_.lane(lane)->reply;
+  if (question.lane_payload != nullptr && (reply.extent_offset & fabric::kInLane) != 0) {
+    std::memcpy(question.lane_payload, port_.lane(lane)->payload.data(),
+                fabric::LanePayloadBytes(reply));
+  }
   lanes_.Free(lane);
   return reply;
 }
@@ -228,9 +232,12 @@ absl::Status Session::UploadRest(int shard, int lane, std::uint16_t staging_page
   return absl::OkStatus();
 }
 
-absl::Status Session::AwaitReply(int lane, std::uint32_t request_id, TimeNs timeout_ns) {
+absl::Status Session::AwaitReply(int lane, std::uint32_t request_id, const Question& question) {
+  const TimeNs timeout_ns = question.timeout_ns;
   Lane* shared = port_.lane(lane);
-  IdleStrategy idle;
+  // What comes with a payload comes from another node, through the home: a third thread, which may
+  // need this one's core before it can answer.
+  IdleStrategy idle = question.lane_payload == nullptr ? IdleStrategy() : IdleStrategy::Yielding();
   Deadline deadline(timeout_ns);
   // Acquire: the reply is whole; partner of the home's store of done_id.
   while (shared->done_id.load(std::memory_order_acquire) != request_id) {

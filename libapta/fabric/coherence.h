@@ -63,7 +63,10 @@ enum class Rule : std::uint8_t {
 };
 
 #ifdef APTA_MUTATION
-inline thread_local Rule t_broken_rule = Rule::kNone;
+#ifndef APTA_BROKEN_RULE  // of a whole program
+#define APTA_BROKEN_RULE kNone
+#endif
+inline thread_local Rule t_broken_rule = Rule::APTA_BROKEN_RULE;
 inline bool Upholds(Rule rule) { return t_broken_rule != rule; }
 #else
 constexpr bool Upholds(Rule) { return true; }

@@ -33,12 +33,20 @@ class IdleStrategy {
   // whether it is time to announce and to sleep: after `sleep_after_ns` without work.
   explicit IdleStrategy(TimeNs sleep_after_ns = 200'000) : sleep_after_ns_(sleep_after_ns) {}
   Advice Idle();
-  void Reset() { looks_ = 0; }
+  void Reset() { looks_ = first_look_; }
+  // Yields from the first moment, for waits in which more than two threads have a part.
+  static IdleStrategy Yielding(TimeNs sleep_after_ns = 200'000) {
+    IdleStrategy idle(sleep_after_ns);
+    idle.looks_ = idle.first_look_ = kSpins - kFewSpins;
+    return idle;
+  }
 
  private:
   static constexpr std::uint32_t kSpins = 48;  // pauses; about 2 µs
+  static constexpr std::uint32_t kFewSpins = 4;
 
   TimeNs sleep_after_ns_;
+  std::uint32_t first_look_ = 0;
   std::uint32_t looks_ = 0;
   TimeNs began_ns_ = 0;
 };

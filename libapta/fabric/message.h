@@ -76,7 +76,7 @@ inline constexpr std::uint8_t kBodyStaged = 1;
 // kCall, kStart: the key is a CallHead (call_head.h).
 inline constexpr std::uint8_t kHeaded = 2;
 // kReady: brings a result and asks for nothing more; answered at once, with CANCELLED.
-inline constexpr std::uint8_t kLastOfWorker = 4;
+inline constexpr std::uint8_t kLastOfWorker = 2;
 // kReady: the invocation failed; flags' upper bits hold its absl::StatusCode, payload the message.
 inline constexpr int kStatusShift = 3;
 
@@ -133,6 +133,11 @@ enum class Reason : std::uint16_t {
   kAttemptDeadline,  // value[0]: attempts made; the last one was past the function's deadline
 };
 
+// A payload of so many bytes at most may travel in the lane, beside its reply: then extent_offset
+// is kInLane plus their number, and nobody has to release it.
+inline constexpr std::size_t kLanePayloadBytes = 192;
+inline constexpr std::uint64_t kInLane = std::uint64_t{1} << 63;
+
 struct Reply {
   std::uint16_t code;  // absl::StatusCode
   Reason reason;
@@ -141,6 +146,11 @@ struct Reply {
   std::uint64_t value[3];       // by op and reason
 };
 static_assert(sizeof(Reply) == 48);
+// Whoever wrote the reply.
+constexpr std::size_t LanePayloadBytes(const Reply& reply) {
+  const std::uint64_t bytes = reply.extent_offset & ~kInLane;
+  return bytes < kLanePayloadBytes ? bytes : kLanePayloadBytes;
+}
 static_assert(std::is_trivially_copyable_v<Reply> && std::is_standard_layout_v<Reply>);
 
 // "Whatever you hold of this object that is older than `version` is stale." The extent of the

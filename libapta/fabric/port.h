@@ -5,6 +5,7 @@
 //   [header][per shard: submission ring, invalidation ring][hold table][lanes][staging]
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -21,7 +22,7 @@
 namespace apta::fabric {
 
 inline constexpr std::uint64_t kPortMagic = 0x3154524f50414d41;
-inline constexpr std::uint32_t kPortLayoutVersion = 2;
+inline constexpr std::uint32_t kPortLayoutVersion = 3;
 
 // A lane's share of the staging area: a ring of bytes through which a body that does not fit into
 // its request flows. The node fills one slice while the home drains another, so the node is never
@@ -60,6 +61,9 @@ struct Lane {
   alignas(kCacheLineBytes) std::atomic<std::uint32_t> asleep;  // 1: wake done_id's futex
   std::atomic<std::uint64_t> staged_bytes;  // of the body, whole slices; reset before each request
 
+  // Written by the home before done_id: the first bytes, as many as the reply says.
+  alignas(kCacheLineBytes) std::array<std::uint64_t, kLanePayloadBytes / 8> payload;
+
   // Relaxed words, ordered by the store of done_id that follows: a node that uses one lane for two
   // homes at once gets nonsense, and the homes do not race.
   void SetReply(const Reply& from) {
@@ -70,11 +74,19 @@ struct Lane {
       std::atomic_ref<std::uint64_t>(to[i]).store(words[i], std::memory_order_relaxed);
     }
   }
+  // Likewise. REQUIRES: at most kLanePayloadBytes.
+  void SetPayload(const std::byte* from, std::size_t bytes) {
+    for (std::size_t i = 0; i * 8 < bytes; ++i) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, from + i * 8, std::min<std::size_t>(8, bytes - i * 8));
+      std::atomic_ref<std::uint64_t>(payload[i]).store(word, std::memory_order_relaxed);
+    }
+  }
   void SetVisibleAt(std::uint64_t time_ns) {  // likewise
     std::atomic_ref<std::uint64_t>(visible_at_ns).store(time_ns, std::memory_order_relaxed);
   }
 };
-static_assert(sizeof(Lane) == 3 * kCacheLineBytes);
+static_assert(sizeof(Lane) == 3 * kCacheLineBytes + kLanePayloadBytes);
 static_assert(offsetof(Lane, drained_bytes) == kCacheLineBytes);
 static_assert(offsetof(Lane, asleep) == 2 * kCacheLineBytes);
 

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -73,6 +74,16 @@ class FakeGate : public NodeGate {
               std::uint64_t payload_bytes) override {
     answers_.push_back({to, reply, payload_bytes});
   }
+  // Where the payload is found: kInLane, and its number of those that came in lanes.
+  void AnswerWith(const scheduler::Waiter& to, const Reply& reply, BytesView payload) override {
+    in_lanes_.emplace_back(AsText(payload));
+    Reply with = reply;
+    with.extent_offset = fabric::kInLane + in_lanes_.size() - 1;
+    Answer(to, with, payload.size());
+  }
+  const std::string& InLane(std::uint64_t extent_offset) const {
+    return in_lanes_.at(extent_offset & ~fabric::kInLane);
+  }
   std::uint64_t StagedBytes(NodeId id, std::uint16_t lane) override {
     return nodes_[id].lanes[lane].staged_bytes;
   }
@@ -89,6 +100,7 @@ class FakeGate : public NodeGate {
  private:
   std::map<NodeId, Node> nodes_;
   std::vector<Answered> answers_;
+  std::vector<std::string> in_lanes_;
   std::vector<NodeId> forgotten_;
   std::map<NodeId, FenceReason> fenced_;
 };

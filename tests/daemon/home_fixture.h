@@ -96,6 +96,7 @@ class HomeFixture : public ::testing::Test {
   void ResetLane(NodeId node, std::uint16_t lane) { gate_.node(node).lanes[lane] = {}; }
 
   std::string Payload(std::uint64_t extent) const {
+    if ((extent & fabric::kInLane) != 0) return gate_.InLane(extent);
     const auto* header = reinterpret_cast<const fabric::ExtentHeader*>(pool_->data() + extent);
     return {reinterpret_cast<const char*>(header->payload()), header->payload_bytes};
   }

@@ -21,6 +21,9 @@ class HomeFunctionTest : public HomeFixture {
  protected:
   static constexpr NodeId kCaller = 0, kHost = 1, kOther = 2;
   static constexpr std::uint64_t kSecond = 1'000'000'000;
+  // Too large for a lane, and not for a request.
+  static inline const std::string kInput = std::string(fabric::kLanePayloadBytes + 1, 'i');
+  static inline const std::string kResult = std::string(fabric::kLanePayloadBytes + 2, 'r');
 
   void Register(NodeId node, std::string_view name, fabric::FunctionLimits limits = {}) {
     EXPECT_EQ(Ask(node, Inline(Op::kRegister, name, "", limits.Pack()), 63).code, 0);
@@ -57,23 +60,42 @@ TEST_F(HomeFunctionTest, ACallsInputAndResultAreReadInPlaceAndGoWhenTheyAreRelea
   Register(kHost, "f");
   Ready(kHost, 4);
   EXPECT_TRUE(gate_.answers().empty());
-  Call("input", 7);
+  Call(kInput, 7);
   const Reply delivery = Delivered(kHost, 4);
   EXPECT_EQ(delivery.code, 0);
-  EXPECT_EQ(Payload(delivery.extent_offset), "input");
+  EXPECT_EQ(Payload(delivery.extent_offset), kInput);
   EXPECT_EQ(delivery.value[1], 1ull << 32);  // function 0, attempt 1
   EXPECT_EQ(delivery.value[2], kSecond);
-  Ready(kHost, 4, delivery.value[0], "result");
+  Ready(kHost, 4, delivery.value[0], kResult);
   const auto result = gate_.Take(kCaller, 7);
   ASSERT_TRUE(result);
   EXPECT_EQ(result->reply.code, 0);
-  EXPECT_EQ(Payload(result->reply.extent_offset), "result");
-  EXPECT_EQ(result->payload_bytes, 6u);
+  EXPECT_EQ(Payload(result->reply.extent_offset), kResult);
+  EXPECT_EQ(result->payload_bytes, kResult.size());
   EXPECT_EQ(LiveExtents(), 1u);
   EXPECT_FALSE(Step(kOther, Inline(Op::kRelease, "", "", result->reply.extent_offset)));
   EXPECT_TRUE(Step(kCaller, Inline(Op::kRelease, "", "", result->reply.extent_offset)));
   EXPECT_FALSE(Step(kCaller, Inline(Op::kRelease, "", "", result->reply.extent_offset)));
   EXPECT_EQ(LiveExtents(), 0u);
+}
+
+TEST_F(HomeFunctionTest, SmallPayloadsTravelInLanesAndTakeNothingOfTheHeap) {
+  Register(kHost, "f");
+  Ready(kHost, 4);
+  for (const std::size_t bytes : {std::size_t{1}, fabric::kLanePayloadBytes}) {
+    const std::string input(bytes, 'i');
+    Call(input, 7);
+    const Reply delivery = Delivered(kHost, 4);
+    EXPECT_NE(delivery.extent_offset & fabric::kInLane, 0u);
+    EXPECT_EQ(Payload(delivery.extent_offset), input);
+    Ready(kHost, 4, delivery.value[0], input + "!" + (bytes > 1 ? kResult.substr(0, 1) : ""));
+    const Reply result = Delivered(kCaller, 7);
+    EXPECT_EQ(Payload(result.extent_offset).substr(0, bytes), input);
+    if (bytes > 1) {  // more than a lane takes
+      EXPECT_TRUE(Step(kCaller, Inline(Op::kRelease, "", "", result.extent_offset)));
+    }
+    EXPECT_EQ(LiveExtents(), 0u);
+  }
 }
 
 TEST_F(HomeFunctionTest, AFunctionsErrorComesWithItsMessage) {
@@ -109,18 +131,18 @@ TEST_F(HomeFunctionTest, AResultOfNothingIsReleased) {
 TEST_F(HomeFunctionTest, LentResultsGoWithTheirNode) {
   Register(kHost, "f");
   Ready(kHost, 4);
-  Call("input", 7);
-  Ready(kHost, 4, Delivered(kHost, 4).value[0], "result");
+  Call(kInput, 7);
+  Ready(kHost, 4, Delivered(kHost, 4).value[0], kResult);
   EXPECT_EQ(LiveExtents(), 1u);
   home_->ForgetNode(kCaller);
   EXPECT_EQ(LiveExtents(), 0u);
 }
 
 TEST_F(HomeFunctionTest, AnUnknownFunctionAndOneWhoseNodesHaveGoneAreNotFound) {
-  EXPECT_EQ(Ask(kCaller, Inline(Op::kCall, "f", "input", kSecond)).reason, Reason::kNoSuchFunction);
+  EXPECT_EQ(Ask(kCaller, Inline(Op::kCall, "f", kInput, kSecond)).reason, Reason::kNoSuchFunction);
   Register(kHost, "f");
   home_->ForgetNode(kHost);
-  EXPECT_EQ(Ask(kCaller, Inline(Op::kCall, "f", "input", kSecond)).reason, Reason::kNoSuchFunction);
+  EXPECT_EQ(Ask(kCaller, Inline(Op::kCall, "f", kInput, kSecond)).reason, Reason::kNoSuchFunction);
   EXPECT_EQ(LiveExtents(), 0u);
 }
 
@@ -146,7 +168,7 @@ TEST_F(HomeFunctionTest, NothingIsDeliveredToANodeThatOwesAnAcknowledgement) {
   Put(kOther, "key", "old");
   Get(kHost, "key");
   Put(kOther, "key", "new");
-  Call("input", 7);
+  Call(kInput, 7);
   EXPECT_FALSE(gate_.Take(kHost, 4).has_value());
   EXPECT_EQ(gate_.node(kHost).nudges, 1);
   Poll(3);
@@ -156,7 +178,7 @@ TEST_F(HomeFunctionTest, NothingIsDeliveredToANodeThatOwesAnAcknowledgement) {
   EXPECT_FALSE(gate_.Take(kHost, 4).has_value());
   gate_.AcknowledgeAll(kHost);
   Poll();
-  EXPECT_EQ(Payload(Delivered(kHost, 4).extent_offset), "input");
+  EXPECT_EQ(Payload(Delivered(kHost, 4).extent_offset), kInput);
 }
 
 TEST_F(HomeFunctionTest, OfADeclaredReadOnlyItsOwnAcknowledgementsCount) {
@@ -245,11 +267,11 @@ TEST_F(HomeFunctionTest, AWorkersLastResultIsTakenAndItGetsNothingMore) {
   Ready(kHost, 4);
   Call("one", 7);
   Call("two", 8);
-  Request last = Inline(Op::kReady, "", "result", Delivered(kHost, 4).value[0]);
+  Request last = Inline(Op::kReady, "", kResult, Delivered(kHost, 4).value[0]);
   last.flags = fabric::kLastOfWorker;
   EXPECT_TRUE(Step(kHost, last, 4));
   EXPECT_EQ(Delivered(kHost, 4).reason, Reason::kCancelled);
-  EXPECT_EQ(Payload(Delivered(kCaller, 7).extent_offset), "result");
+  EXPECT_EQ(Payload(Delivered(kCaller, 7).extent_offset), kResult);
   EXPECT_FALSE(gate_.Take(kHost, 4).has_value());
 }
 
@@ -260,7 +282,7 @@ TEST_F(HomeFunctionTest, ANodesOwnPutsKeepItFromWorkUntilItHasAppliedThem) {
   Put(kHost, "key", "old");
   Put(kHost, "key", "new");
   EXPECT_EQ(home_->oic().Outstanding(kHost), 1u);
-  Call("input", 7);
+  Call(kInput, 7);
   EXPECT_FALSE(gate_.Take(kHost, 4).has_value());
   gate_.AcknowledgeAll(kHost);
   Poll();
@@ -270,7 +292,7 @@ TEST_F(HomeFunctionTest, ANodesOwnPutsKeepItFromWorkUntilItHasAppliedThem) {
 TEST_F(HomeFunctionTest, AnInputOutlivesItsDeadlineWhileANodeReadsIt) {
   Register(kHost, "f");
   Ready(kHost, 4);
-  Call("input", 7);
+  Call(kInput, 7);
   const Reply delivery = Delivered(kHost, 4);
   EXPECT_EQ(home_->next_deadline_ns(), now_ns_ + kSecond);
   now_ns_ += kSecond;
@@ -281,7 +303,7 @@ TEST_F(HomeFunctionTest, AnInputOutlivesItsDeadlineWhileANodeReadsIt) {
   EXPECT_TRUE(Step(kCaller, Inline(Op::kRelease, "", "", late.extent_offset)));
   EXPECT_EQ(home_->next_deadline_ns(), ~TimeNs{0});
   EXPECT_EQ(LiveExtents(), 1u);
-  EXPECT_EQ(Payload(delivery.extent_offset), "input");
+  EXPECT_EQ(Payload(delivery.extent_offset), kInput);
   home_->ForgetNode(kHost);
   EXPECT_EQ(LiveExtents(), 0u);
 }
@@ -289,7 +311,7 @@ TEST_F(HomeFunctionTest, AnInputOutlivesItsDeadlineWhileANodeReadsIt) {
 TEST_F(HomeFunctionTest, ANodesDeathMovesItsInvocationsToAnother) {
   Register(kHost, "f");
   Ready(kHost, 4);
-  Call("input", 7);
+  Call(kInput, 7);
   Register(kOther, "f");
   Ready(kOther, 5);
   const std::uint64_t id = Delivered(kHost, 4).value[0];
@@ -298,33 +320,33 @@ TEST_F(HomeFunctionTest, ANodesDeathMovesItsInvocationsToAnother) {
   const Reply again = Delivered(kOther, 5);
   EXPECT_EQ(fabric::InvocationOf(again.value[0]), fabric::InvocationOf(id));
   EXPECT_EQ(again.value[1] >> 32, 2u);
-  EXPECT_EQ(Payload(again.extent_offset), "input");
-  Ready(kOther, 5, again.value[0], "result");
-  EXPECT_EQ(Payload(Delivered(kCaller, 7).extent_offset), "result");
+  EXPECT_EQ(Payload(again.extent_offset), kInput);
+  Ready(kOther, 5, again.value[0], kResult);
+  EXPECT_EQ(Payload(Delivered(kCaller, 7).extent_offset), kResult);
 }
 
 TEST_F(HomeFunctionTest, AStartedInvocationBelongsToItsNode) {
   Register(kHost, "f");
   Ready(kHost, 4);
-  const Reply started = Ask(kCaller, Inline(Op::kStart, "f", "input", kSecond));
+  const Reply started = Ask(kCaller, Inline(Op::kStart, "f", kInput, kSecond));
   const std::uint64_t id = started.value[0];
   const auto poll = [&](NodeId node) { return Ask(node, Inline(Op::kPoll, "", "", id)); };
   EXPECT_EQ(poll(kCaller).value[0], 0u);
   EXPECT_EQ(poll(kOther).reason, Reason::kNoSuchInvocation);
   EXPECT_EQ(Ask(kOther, Inline(Op::kWait, "", "", id)).reason, Reason::kNoSuchInvocation);
   EXPECT_TRUE(Step(kOther, Inline(Op::kForget, "", "", id)));  // changes nothing
-  Ready(kHost, 4, Delivered(kHost, 4).value[0], "result");
+  Ready(kHost, 4, Delivered(kHost, 4).value[0], kResult);
   EXPECT_EQ(poll(kCaller).value[0], 1u);
   const Reply result = Ask(kCaller, Inline(Op::kWait, "", "", id));
-  EXPECT_EQ(Payload(result.extent_offset), "result");
+  EXPECT_EQ(Payload(result.extent_offset), kResult);
   EXPECT_EQ(poll(kCaller).reason, Reason::kNoSuchInvocation);
 }
 
 TEST_F(HomeFunctionTest, AForgottenResultIsReleased) {
   Register(kHost, "f");
   Ready(kHost, 4);
-  const std::uint64_t id = Ask(kCaller, Inline(Op::kStart, "f", "input", kSecond)).value[0];
-  Ready(kHost, 4, Delivered(kHost, 4).value[0], "result");
+  const std::uint64_t id = Ask(kCaller, Inline(Op::kStart, "f", kInput, kSecond)).value[0];
+  Ready(kHost, 4, Delivered(kHost, 4).value[0], kResult);
   EXPECT_EQ(LiveExtents(), 1u);
   EXPECT_TRUE(Step(kCaller, Inline(Op::kForget, "", "", id)));
   EXPECT_EQ(LiveExtents(), 0u);

@@ -53,8 +53,8 @@ class Folder {
 // An aptad that has said that it serves, or has ended.
 class Aptad {
  public:
-  explicit Aptad(const std::vector<std::string>& flags)
-      : child_(Command(flags), Memory().get(), log_.get(), log_.get()) {
+  explicit Aptad(const std::vector<std::string>& flags, const std::string& program = APTAD_PATH)
+      : child_(Command(flags, program), Memory().get(), log_.get(), log_.get()) {
     const auto has_said = [&] {
       const std::string seen = log();
       const std::size_t serving = seen.find("serving ");
@@ -73,8 +73,9 @@ class Aptad {
   }
 
  private:
-  static std::vector<std::string> Command(std::vector<std::string> flags) {
-    flags.insert(flags.begin(), APTAD_PATH);
+  static std::vector<std::string> Command(std::vector<std::string> flags,
+                                          const std::string& program) {
+    flags.insert(flags.begin(), program);
     return flags;
   }
 

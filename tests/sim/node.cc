@@ -410,7 +410,7 @@ void World::StageMore(Node* node, Thread* thread) {
 
 void World::BeginCall(Node* node, Thread* thread) {
   thread->on_reply = [this, node, thread](const Reply& reply) {
-    if (reply.extent_offset != 0) {
+    if (reply.extent_offset != 0 && (reply.extent_offset & fabric::kInLane) == 0) {
       Request release{};
       release.op = Op::kRelease;
       release.lane = fabric::kNoLane;

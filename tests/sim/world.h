@@ -201,6 +201,12 @@ class World : private daemon::NodeGate {
   void IssueDropAll(NodeId node, std::uint64_t sequence) override;
   std::uint64_t Acknowledged(NodeId node) override;
   const fabric::HoldTable& Holds(NodeId node) override;
+  void AnswerWith(const scheduler::Waiter& to, const fabric::Reply& reply,
+                  BytesView payload) override {
+    fabric::Reply with = reply;
+    with.extent_offset = fabric::kInLane + payload.size();
+    Answer(to, with, payload.size());
+  }
   void Answer(const scheduler::Waiter& to, const fabric::Reply& reply,
               std::uint64_t payload_bytes) override;
   std::uint64_t StagedBytes(NodeId node, std::uint16_t lane) override;
