@@ -18,6 +18,11 @@ static_assert(ExecutorManager::kMaxInvocations <= fabric::kMaxInvocationSlots);
 constexpr std::size_t kMaxTracks = 1024;
 constexpr NodeId kNobody = fabric::kMaxNodes;
 
+void Remember(std::vector<FailedAttempt>* history, std::string_view node, FailedAttempt::End end) {
+  if (history->size() == ExecutorManager::kMaxHistory) history->erase(history->begin());
+  history->push_back({std::string(node), end});
+}
+
 }  // namespace
 
 ExecutorManager::ExecutorManager(Environment* environment, const Policy* policy)
@@ -104,6 +109,40 @@ void ExecutorManager::Finish(NodeId node, InvocationId attempt, StatusCode code,
   invocation->runs_on.reset();
   End(invocation, {code, code == StatusCode::kOk ? Reason::kNone : Reason::kFunctionFailed,
                    invocation->attempts, payload});
+}
+
+// Invariant 2.
+bool ExecutorManager::BeginCommit(NodeId node, InvocationId attempt) {
+  Attempt* const found = FindAttempt(node, attempt);
+  if (found == nullptr || found->is_abandoned) return false;
+  RemoveAttempt(node, found);
+  Invocation* const invocation = Find(attempt);
+  --invocation->live_attempts;
+  invocation->runs_on.reset();
+  invocation->is_committing = true;
+  invocation->committing_node = environment_->NameOf(node);
+  due_.Clear(SlotOf(invocation->id));
+  return true;
+}
+
+// Its caller may be gone: then the invocation has ended already.
+void ExecutorManager::EndCommit(InvocationId attempt, StatusCode code, Payload payload) {
+  Invocation* const invocation = Find(attempt);
+  if (invocation == nullptr) {
+    environment_->Release(payload);
+    return;
+  }
+  invocation->is_committing = false;
+  End(invocation, {code, code == StatusCode::kOk ? Reason::kNone : Reason::kFunctionFailed,
+                   invocation->attempts, payload});
+}
+
+void ExecutorManager::LoseCommit(InvocationId attempt, TimeNs now_ns) {
+  Invocation* const invocation = Find(attempt);
+  if (invocation == nullptr) return;
+  invocation->is_committing = false;
+  Remember(&invocation->history, invocation->committing_node, FailedAttempt::End::kNodeGone);
+  FailAttempt(invocation, FailedAttempt::End::kNodeGone, now_ns);
 }
 
 std::optional<FunctionId> ExecutorManager::FindFunction(std::string_view function,
@@ -299,15 +338,6 @@ void ExecutorManager::FailAttempt(Invocation* invocation, FailedAttempt::End end
   }
 }
 
-namespace {
-
-void Remember(std::vector<FailedAttempt>* history, std::string_view node, FailedAttempt::End end) {
-  if (history->size() == ExecutorManager::kMaxHistory) history->erase(history->begin());
-  history->push_back({std::string(node), end});
-}
-
-}  // namespace
-
 // Past the deadline of the invocation, or of its current attempt.
 void ExecutorManager::Expire(Invocation* invocation, TimeNs now_ns) {
   const std::optional<NodeId> node = invocation->runs_on;
@@ -328,7 +358,7 @@ void ExecutorManager::Expire(Invocation* invocation, TimeNs now_ns) {
 void ExecutorManager::Cancel(Invocation* invocation) {
   if (invocation->runs_on) {
     Abandon(invocation);
-  } else if (!invocation->ended) {
+  } else if (!invocation->ended && !invocation->is_committing) {
     Dequeue(invocation);
   }
   if (invocation->outcome) environment_->Release(invocation->outcome->payload);

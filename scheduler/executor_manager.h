@@ -19,7 +19,8 @@
 // Invariants
 //   1. No invocation starts on a node that owes an acknowledgement (placement.h).
 //   2. An invocation ends exactly once: by the result of the attempt that counts, its `current`
-//      one. Others (lost, past their deadline, of a dead caller) are ignored when they come.
+//      one. Others (lost, past their deadline, of a dead caller) are ignored when they come. What
+//      an attempt has written commits only if it counts, decided in the same step (BeginCommit).
 //   3. Payloads belong to the EM from Call or Finish until it answers or releases them. An input is
 //      released only when no attempt runs any more: functions read it in place, also after the
 //      caller's deadline.
@@ -175,6 +176,14 @@ class ExecutorManager {
   // A result from a node; `payload` is the EM's. Ignored when the attempt does not count.
   void Finish(NodeId node, InvocationId attempt, absl::StatusCode code, Payload payload);
 
+  // As Finish, in two steps, of an attempt whose writes commit together with its result. True: it
+  // counts; no other one begins, and no deadline or death ends the invocation, until one of the
+  // others is called. False: it does not, and Finish follows.
+  bool BeginCommit(NodeId node, InvocationId attempt);
+  void EndCommit(InvocationId attempt, absl::StatusCode code, Payload payload);
+  // The node died before it could commit: as if it had died running it.
+  void LoseCommit(InvocationId attempt, TimeNs now_ns);
+
   // A function that an attached node has (of that name, unless it is "").
   std::optional<FunctionId> FindFunction(std::string_view function,
                                          std::string_view node_name = "") const;
@@ -227,6 +236,8 @@ class ExecutorManager {
     std::uint32_t max_attempts = 1;   // of the node that ran it last
     std::optional<NodeId> runs_on;    // the attempt that counts
     std::uint32_t live_attempts = 0;  // also those that do not count
+    bool is_committing = false;       // between BeginCommit and its end: neither runs nor queued
+    std::string committing_node;      // its name
     InvocationId parent = 0;          // the attempt that called
     bool parent_waits = false;
     std::uint64_t workflow = 0;  // 0 = it is its own, as far as is known
