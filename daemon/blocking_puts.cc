@@ -8,6 +8,11 @@ void BlockingPuts::Defer(Deferred deferred) {
   waiting_.find(deferred.key_hash)->second.queue.push_back(std::move(deferred));
 }
 
+void BlockingPuts::LetGo(std::uint64_t key_hash) {
+  waiting_.find(key_hash)->second.is_held = false;
+  ready_.push_back(key_hash);
+}
+
 std::optional<Change> BlockingPuts::Take(std::uint64_t key_hash, Version version) {
   const auto found = waiting_.find(key_hash);
   if (found == waiting_.end() || !found->second.change) return std::nullopt;
@@ -24,12 +29,12 @@ std::optional<BlockingPuts::Deferred> BlockingPuts::NextReady() {
       continue;
     }
     Waiting& waiting = found->second;
-    if (!waiting.change && !waiting.queue.empty()) {
+    if (!waiting.is_busy() && !waiting.queue.empty()) {
       Deferred deferred = std::move(waiting.queue.front());
       waiting.queue.pop_front();
       return deferred;
     }
-    if (!waiting.change) waiting_.erase(found);
+    if (!waiting.is_busy()) waiting_.erase(found);
     ready_.pop_front();
   }
   return std::nullopt;

@@ -1,7 +1,9 @@
-// Blocking back-invalidation (mode `sync`, protocol.md): puts that wait at their home for all
-// acknowledgements, and the requests of the same objects that wait behind them, in order.
+// Objects that are busy, and the requests for them that wait, in order. Busy is an object whose put
+// waits at its home for all acknowledgements (blocking back-invalidation: mode `sync`,
+// protocol.md), and one that a commit group has been prepared for.
 //
-// Part of a home; one thread, no system call, no clock. Allocates: this mode is a baseline.
+// Part of a home; one thread, no system call, no clock. Allocates: mode `sync` is a baseline, and a
+// group holds its objects for a moment.
 #pragma once
 
 #include <cstdint>
@@ -43,20 +45,24 @@ class BlockingPuts {
     std::uint64_t extent = 0;    // of a put
   };
 
-  // A change of the object waits for acknowledgements: requests for it are to be deferred.
+  // Requests for the object are to be deferred.
   bool IsBusy(std::uint64_t key_hash) const {
+    if (waiting_.empty()) return false;
     const auto found = waiting_.find(key_hash);
-    return found != waiting_.end() && found->second.change.has_value();
+    return found != waiting_.end() && found->second.is_busy();
   }
   // REQUIRES: not busy.
   void Begin(const Change& change) { waiting_[change.key_hash].change = change; }
+  // A commit group's, until LetGo. REQUIRES: not busy.
+  void Hold(std::uint64_t key_hash) { waiting_[key_hash].is_held = true; }
+  void LetGo(std::uint64_t key_hash);
   // REQUIRES: busy.
   void Defer(Deferred deferred);
 
   // Every sharer has acknowledged `version`: the change to make now.
   std::optional<Change> Take(std::uint64_t key_hash, Version version);
-  // Requests that may go on, in order, one at a time: each is to be carried out before the next
-  // call, and may begin another change of its object.
+  // Requests whose object is busy no more, in order, one at a time: each is to be carried out
+  // before the next call, and may begin another change of its object.
   std::optional<Deferred> NextReady();
 
   // The node's deferred requests are dropped; `discard` gets their extents. A change of its own
@@ -65,11 +71,13 @@ class BlockingPuts {
 
  private:
   struct Waiting {
-    std::optional<Change> change;
+    std::optional<Change> change;  // that waits for acknowledgements
+    bool is_held = false;
+    bool is_busy() const { return change.has_value() || is_held; }
     std::deque<Deferred> queue;
   };
   absl::flat_hash_map<std::uint64_t, Waiting> waiting_;
-  std::deque<std::uint64_t> ready_;  // objects whose change was taken
+  std::deque<std::uint64_t> ready_;  // objects that were busy
 };
 
 }  // namespace apta::daemon

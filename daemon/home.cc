@@ -47,6 +47,11 @@ std::uint64_t QuotaFor(const Pool& pool) {
          static_cast<std::uint64_t>(pool.shards());
 }
 
+// Whether an object's commit can take longer than one step.
+bool MayBeBusy(const Pool& pool) {
+  return pool.coherence() == fabric::Coherence::kSync || pool.shards() > 1;
+}
+
 }  // namespace
 
 Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
@@ -58,6 +63,16 @@ Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
       opc_(pool, shard),
       otc_(DirectoryEntriesFor(*pool)),
       oic_(gate, this),
+      blocking_(MayBeBusy(*pool) ? std::make_optional<BlockingPuts>() : std::nullopt),
+      groups_({.pool = pool,
+               .shard = shard,
+               .osc = &osc_,
+               .opc = &opc_,
+               .otc = &otc_,
+               .oic = &oic_,
+               .blocking = blocking_ ? &*blocking_ : nullptr,
+               .quota_bytes = QuotaFor(*pool)},
+              this),
       coherence_(pool->coherence()),
       ack_deadline_ns_(pool->options().ack_deadline_ms * 1'000'000),
       quota_bytes_(QuotaFor(*pool)) {
@@ -65,13 +80,13 @@ Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
   if (hosts_functions) {
     executor_ = std::make_unique<scheduler::ExecutorManager>(environment, policy);
   }
-  if (coherence_ == fabric::Coherence::kSync) blocking_.emplace();
   uploads_.reserve(fabric::kLanes);
 }
 
 void Home::AttachNode(NodeId node, std::string_view name) {
   node_[node] = Node{.name = std::string(name)};
   oic_.AttachNode(node);
+  groups_.AttachNode(node);
 }
 
 // What the node has under way, and what it could still do to others, ends. Drafts and lent extents
@@ -82,6 +97,7 @@ void Home::FenceNode(NodeId node) {
   state.is_fenced = true;
   ++counters_.fenced_nodes;
   EndRequestsOf(node);
+  groups_.FenceNode(node);
   oic_.FenceNode(node);
   RunDeferred();
 }
@@ -105,6 +121,7 @@ void Home::ForgetNode(NodeId node) {
   EndRequestsOf(node);
   for (const Draft& draft : state.drafts) Discard(draft.extent);
   for (const std::uint64_t extent : state.lent) Discard(extent);
+  groups_.ForgetNode(node);
   state = Node{};
   oic_.ForgetNode(node);
   RunDeferred();
@@ -155,7 +172,7 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
     ++counters_.bad_requests;
     return false;
   }
-  if (request.op >= Op::kRegister && !executor_) {
+  if (request.op >= Op::kRegister && !executor_ && request.op != Op::kCommitGroup) {
     Reject(from);
     return false;
   }
@@ -173,6 +190,14 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
       BeginPut(from, request, key_hash, key, now_ns);
       return true;
     case Op::kReady:
+      BeginReady(from, request, now_ns);
+      return true;
+    case Op::kCommitGroup:
+    case Op::kEffects:
+      if (request.payload_bytes > fabric::kMaxGroupBytes) {
+        Reject(from);
+        return false;
+      }
       BeginReady(from, request, now_ns);
       return true;
     case Op::kDelete:
@@ -303,7 +328,8 @@ void Home::Ask(NodeId node) {
 
 void Home::OnAcknowledged(const RoundSpec& round) {
   otc_.AckComplete(round.key_hash);
-  if (!blocking_ || round.is_eviction) return;
+  if (coherence_ != fabric::Coherence::kSync || round.is_eviction) return;
+  groups_.OnAcknowledged(round);
   if (const auto change = blocking_->Take(round.key_hash, round.version)) Finish(*change);
 }
 
@@ -312,6 +338,7 @@ void Home::OnAcknowledged(const RoundSpec& round) {
 void Home::CheckDebts() {
   next_check_ns_ = now_ns_ + std::clamp(ack_deadline_ns_ / 16, kMinCheckNs, kMaxCheckNs);
   if (oic_.open_rounds() == 0 && oic_.owing().empty()) return;
+  // All are looked at before one is fenced: what waited for that one may begin new rounds.
   std::vector<std::pair<NodeId, FenceReason>> overdue;
   oic_.answering().ForEach([&](NodeId node) {
     if (const auto reason = CheckDebt(node)) overdue.emplace_back(node, *reason);
@@ -357,7 +384,9 @@ TimeNs Home::next_deadline_ns() const {
   return deadline_ns;
 }
 
-void Home::OnReleased(std::uint64_t extent) { Discard(extent); }
+void Home::OnReleased(std::uint64_t extent) {
+  if (!groups_.IsStillNamed(extent)) Discard(extent);
+}
 
 void Home::Discard(std::uint64_t extent) {
   if (opc_.Release(extent)) return;

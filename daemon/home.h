@@ -25,6 +25,7 @@
 #include "absl/container/flat_hash_map.h"
 
 #include "daemon/blocking_puts.h"
+#include "daemon/group_commits.h"
 #include "daemon/node_set.h"
 #include "daemon/oic.h"
 #include "daemon/opc.h"
@@ -71,6 +72,8 @@ class NodeGate : public InvalidationGate {
   virtual void Fence(NodeId node, const FenceReason& reason) = 0;
   // Nothing of the node is left in this home: its slot may be reused.
   virtual void OnNodeForgotten(NodeId node) = 0;
+  // To another home of the pool, whose OnGroupMessage gets it soon; in order.
+  virtual void SendToHome(const Pool* pool, int shard, GroupMessage message) = 0;
 };
 
 // Beyond any region; what merely does not fit into this pool is answered with its size.
@@ -85,7 +88,9 @@ struct HomeCounters {
   std::uint64_t tampered_extents = 0;  // trusted pools: releases of what a client has overwritten
 };
 
-class Home final : private RoundObserver, private scheduler::Environment {
+class Home final : private RoundObserver,
+                   private scheduler::Environment,
+                   private GroupCommits::Owner {
  public:
   // `hosts_functions`: this home is the one that the pool's Executor Manager lives in.
   Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
@@ -102,6 +107,9 @@ class Home final : private RoundObserver, private scheduler::Environment {
   // One request, copied out of the ring. Returns false when it was bad.
   bool Step(NodeId node, const Request& request, TimeNs now_ns);
 
+  // From another home of the pool.
+  void OnGroupMessage(GroupMessage message, TimeNs now_ns);
+
   // Uploads, acknowledgements, deadlines, dead nodes: whatever goes on without a request. Returns
   // how much was done; 0 = idle.
   int Poll(TimeNs now_ns);
@@ -109,7 +117,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   // Asks nodes that owe acknowledgements, once per invalidation: something waits for them. (Of
   // idle nodes that nobody waits for, those that have not answered for a quarter of the deadline
   // are asked.)
-  void NudgeOwing();
+  void NudgeOwing() override;
 
   TimeNs next_deadline_ns() const;
   const HomeCounters& counters() const { return counters_; }
@@ -185,6 +193,7 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void EndCall(const Upload& upload, const fabric::CallSaid& said, TimeNs now_ns);
   void EndReady(const Upload& upload, TimeNs now_ns);
   void Explain(const scheduler::Waiter& from, std::uint64_t invocation);
+  scheduler::Payload MakeText(std::string_view text);
   std::uint64_t Lend(NodeId node, std::string_view text);  // 0: there is no room
   // Small payloads that the Executor Manager has are kept beside the heap, by slot.
   static bool IsSmall(const Request& request) {
@@ -196,6 +205,11 @@ class Home final : private RoundObserver, private scheduler::Environment {
   static std::uint32_t LaneKey(const Upload& upload) {
     return std::uint32_t{upload.node} << 16 | upload.lane;
   }
+
+  // Commit groups (home_groups.cc).
+  void KeepBack(const scheduler::Waiter& from, std::uint64_t key_hash, std::uint64_t extent);
+  void EndGroup(const Upload& upload);
+  bool CommitEffects(const Upload& upload, scheduler::Payload result);
 
   bool CheckVersion(const scheduler::Waiter& from, const std::optional<Osc::Served>& served,
                     std::uint64_t if_version);
@@ -210,7 +224,6 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void Fail(const scheduler::Waiter& to, absl::StatusCode code, fabric::Reason reason,
             std::uint64_t value0 = 0, std::uint64_t value1 = 0, std::uint64_t value2 = 0);
   void FailFull(const scheduler::Waiter& to, std::uint64_t key_bytes, std::uint64_t payload_bytes);
-  void Discard(std::uint64_t extent);
   void Reject(const scheduler::Waiter& to);
 
   // RoundObserver
@@ -226,6 +239,13 @@ class Home final : private RoundObserver, private scheduler::Environment {
   void OnOwesAll(NodeId node) override { share_->owed_keys.AddAll(node); }
   void OnOwesNoKey(NodeId node) override { share_->owed_keys.Clear(node); }
   void OnReleased(std::uint64_t extent) override;
+
+  // GroupCommits::Owner
+  void SendToHome(int shard, GroupMessage message) override;
+  void Discard(std::uint64_t extent) override;
+  void OnChanged(std::uint64_t key_hash) override { EvictCold(key_hash); }
+  void OnGroupEnded(const GroupCommits::Ended& ended) override;
+  TimeNs now_ns() const override { return now_ns_; }
 
   // scheduler::Environment
   bool OwesAcknowledgement(NodeId node, bool declares_reads,
@@ -246,7 +266,8 @@ class Home final : private RoundObserver, private scheduler::Environment {
   Otc otc_;
   Oic oic_;
   std::unique_ptr<scheduler::ExecutorManager> executor_;
-  std::optional<BlockingPuts> blocking_;  // mode sync
+  std::optional<BlockingPuts> blocking_;  // mode sync, or several shards
+  GroupCommits groups_;
 
   const fabric::Coherence coherence_;
   const TimeNs ack_deadline_ns_;

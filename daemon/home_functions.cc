@@ -106,6 +106,7 @@ void Home::EndCall(const Upload& upload, const fabric::CallSaid& said, TimeNs no
   }
 }
 
+// Also of what else has a payload that is no object's.
 void Home::BeginReady(const Waiter& from, const Request& request, TimeNs now_ns) {
   Upload upload = MakeUpload(from, request);
   if (IsSmall(request)) {
@@ -127,12 +128,12 @@ void Home::BeginReady(const Waiter& from, const Request& request, TimeNs now_ns)
 void Home::EndReady(const Upload& upload, TimeNs now_ns) {
   const Waiter from{upload.node, upload.lane, upload.request_id};
   const scheduler::Payload payload{upload.extent};
-  if (upload.argument != 0) {
-    const int code = std::min<int>(upload.flags >> fabric::kStatusShift,
-                                   static_cast<int>(StatusCode::kUnauthenticated));
-    executor_->Finish(from.node, upload.argument, static_cast<StatusCode>(code), payload);
-  } else {
+  const int code = std::min<int>(upload.flags >> fabric::kStatusShift,
+                                 static_cast<int>(StatusCode::kUnauthenticated));
+  if (upload.argument == 0) {
     Release(payload);
+  } else if (!CommitEffects(upload, payload)) {
+    executor_->Finish(from.node, upload.argument, static_cast<StatusCode>(code), payload);
   }
   if ((upload.flags & fabric::kLastOfWorker) != 0) {
     Fail(from, StatusCode::kCancelled, Reason::kCancelled);
@@ -192,6 +193,8 @@ void Home::CallOnInvocation(const Waiter& from, const Request& request) {
     case Op::kReady:
     case Op::kCall:
     case Op::kStart:
+    case Op::kCommitGroup:
+    case Op::kEffects:
       return;  // are no invocation's
   }
 }
@@ -211,13 +214,19 @@ void Home::Explain(const Waiter& from, std::uint64_t invocation) {
   }
 }
 
-// A text in an extent that is the node's until it releases it.
-std::uint64_t Home::Lend(NodeId node, std::string_view text) {
+// A text in an extent of its own; empty: there is no room.
+scheduler::Payload Home::MakeText(std::string_view text) {
   const std::uint64_t extent = opc_.Begin(0, {}, text.size());
-  if (extent == 0) return 0;
+  if (extent == 0) return {};
   opc_.Fill(Opc::PayloadAt(extent, 0, text.size()), 0,
             reinterpret_cast<const std::byte*>(text.data()), text.size(), text.size());
-  node_[node].lent.push_back(extent);
+  return {extent};
+}
+
+// ... that is the node's until it releases it.
+std::uint64_t Home::Lend(NodeId node, std::string_view text) {
+  const std::uint64_t extent = MakeText(text).extent;
+  if (extent != 0) node_[node].lent.push_back(extent);
   return extent;
 }
 

@@ -87,7 +87,8 @@ void Home::Supersede(Change change, const std::optional<Osc::Served>& old) {
     counters_.untracked += superseded.tracked || change.extent == 0 ? 0 : 1;
   }
   change.tracked = superseded.tracked;
-  const bool blocks = blocking_ && superseded.counts && fabric::Upholds(fabric::Rule::kSyncWaits);
+  const bool blocks = coherence_ == fabric::Coherence::kSync && superseded.counts &&
+                      fabric::Upholds(fabric::Rule::kSyncWaits);
   const bool keeps_old = fabric::Upholds(fabric::Rule::kReleaseAfterAck);
   if (blocks) blocking_->Begin(change);
   if (!superseded.holders.empty()) {
@@ -133,10 +134,14 @@ void Home::Finish(const Change& change) {
       0);
 }
 
-// What waited behind a put that has committed.
+// What waited behind a put that has committed, or for a commit group; and groups that waited.
 void Home::RunDeferred() {
-  if (!blocking_) return;
-  while (std::optional<BlockingPuts::Deferred> next = blocking_->NextReady()) {
+  if (!blocking_ && fabric::Upholds(fabric::Rule::kGroupTogether)) return;
+  while (true) {
+    groups_.Advance();
+    if (!blocking_) return;
+    const std::optional<BlockingPuts::Deferred> next = blocking_->NextReady();
+    if (!next) return;
     switch (next->op) {
       case Op::kGet:
         Get(next->from, next->key_hash, next->key, 0);
@@ -266,6 +271,7 @@ void Home::CommitDraft(const Waiter& from, std::uint64_t extent) {
 }
 
 bool Home::AbortDraft(NodeId node, std::uint64_t extent) {
+  if (groups_.Abort(node, extent)) return true;
   return DiscardIf(Take(&node_[node].drafts, extent, &Draft::extent).has_value(), extent);
 }
 
@@ -296,7 +302,7 @@ Home::Upload Home::MakeUpload(const Waiter& from, const Request& request) {
           .key_hash = 0,
           .extent = 0,
           .staging_start = StagingStart(request),
-          .body_bytes = 0,
+          .body_bytes = request.payload_bytes,
           .payload_offset = 0,
           .payload = 0,
           .drained_bytes = 0,
@@ -376,6 +382,10 @@ bool Home::AdvanceUpload(Upload* upload) {
 void Home::EndUpload(const Upload& upload, const fabric::CallSaid* said, TimeNs now_ns) {
   switch (upload.op) {
     case Op::kPut:
+      if ((upload.flags & fabric::kKeepBack) != 0) {
+        KeepBack({upload.node, upload.lane, upload.request_id}, upload.key_hash, upload.extent);
+        return;
+      }
       CommitPut({upload.node, upload.lane, upload.request_id}, upload.key_hash, upload.extent,
                 upload.argument);
       return;
@@ -385,6 +395,10 @@ void Home::EndUpload(const Upload& upload, const fabric::CallSaid* said, TimeNs 
       return;
     case Op::kReady:
       EndReady(upload, now_ns);
+      return;
+    case Op::kCommitGroup:
+    case Op::kEffects:
+      EndGroup(upload);
       return;
     case Op::kGet:
     case Op::kDelete:

@@ -72,7 +72,8 @@ Version Opc::NextVersion() {
 void Opc::Commit(fabric::IndexSlot* slot, std::uint64_t key_hash, std::uint64_t extent,
                  Version version) {
   ExtentHeader* header = mutable_header(extent);
-  const bool is_new = slot->load(std::memory_order_relaxed) == 0;  // ours alone to write
+  // Empty, or held for this commit. Relaxed: ours alone to write.
+  const bool is_new = !fabric::SlotTagMatches(slot->load(std::memory_order_relaxed), key_hash);
   // Release: the header and the payload are whole before the version says so (invariant 2).
   std::atomic_ref<std::uint64_t>(header->version).store(version, std::memory_order_release);
   fabric::IndexWriter::Commit(slot, key_hash, extent);

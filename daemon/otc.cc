@@ -104,7 +104,7 @@ Otc::Superseded Otc::Replace(Entry* entry, const NodeSet& sharers, NodeId writer
   Superseded superseded{.holders = entry->sharers, .tracked = true};
   NodeSet owing = entry->sharers;
   owing.Keep(answering);
-  owing.Remove(writer);
+  if (writer != kNobody) owing.Remove(writer);
   superseded.counts = !owing.empty();
   switch (entry->state) {
     case State::kI:

@@ -49,10 +49,11 @@ class Otc {
     bool tracked = false;  // the writer is a sharer of the new version
     bool counts = false;   // AckComplete is expected when those of `holders` who answer have
   };
+  static constexpr NodeId kNobody = fabric::kMaxNodes;
   // `writer` commits a new version and is its only sharer from now on. `answering`: the nodes that
   // can acknowledge, everybody but the dead and the fenced.
   Superseded Put(std::uint64_t key_hash, NodeId writer, const NodeSet& answering);
-  // As Put, with no sharer afterwards.
+  // As Put, with no sharer afterwards. kNobody: whoever writes it is asked as all others are.
   Superseded Delete(std::uint64_t key_hash, NodeId writer, const NodeSet& answering);
   // A round that counted has been acknowledged by all. REQUIRES: paired.
   void AckComplete(std::uint64_t key_hash);

@@ -72,6 +72,8 @@ absl::StatusOr<std::unique_ptr<Pool>> Pool::Open(const PoolOptions& options, int
     }
   }
   Superblock* superblock = pool->superblock();
+  superblock->groups_begun.store(0);
+  superblock->groups_ended.store(0);
   superblock->incarnation += 1;
   superblock->clean = 0;
   for (fabric::HomeStatus& home : superblock->home) home.asleep.store(0);

@@ -162,6 +162,9 @@ absl::Status Server::StartShards(const ServerOptions& options) {
     if (!shard.ok()) return shard.status();
     shards_.push_back(*std::move(shard));
   }
+  std::vector<Shard*> all;
+  for (const auto& shard : shards_) all.push_back(shard.get());
+  for (Shard* shard : all) shard->RunAndWait([shard, &all] { shard->Meet(all); });
   return absl::OkStatus();
 }
 
@@ -186,7 +189,8 @@ Server::~Server() {
     control_.join();
   }
   if (!socket_.empty()) unlink(socket_.c_str());
-  shards_.clear();  // they look at the sessions' ports
+  for (const auto& shard : shards_) shard->Stop();  // before any is gone: they send each other mail
+  shards_.clear();                                  // they look at the sessions' ports
   sessions_.reset();
 }
 

@@ -74,7 +74,10 @@ Shard::Shard(int index, std::vector<Pool*> pools, const LinkOptions& link,
   answered_.reserve(fabric::kLanes * 4);
 }
 
-Shard::~Shard() {
+Shard::~Shard() { Stop(); }
+
+void Shard::Stop() {
+  if (!thread_.joinable()) return;
   stop_.store(true);
   mailbox_.doorbell().Ring();
   thread_.join();
@@ -258,6 +261,16 @@ void Shard::Fence(NodeId node, const FenceReason& reason) {
 }
 
 void Shard::OnNodeForgotten(NodeId node) { observer_.on_forgotten(node); }
+
+// By mail: a group over several shards is rare beside puts, and its messages may be of any size.
+void Shard::SendToHome(const Pool* pool, int shard, GroupMessage message) {
+  const auto pool_index = std::find(pools_.begin(), pools_.end(), pool) - pools_.begin();
+  Shard* to = shards_[static_cast<std::size_t>(shard)];
+  to->Post([to, pool_index, message = std::move(message)]() mutable {
+    to->home(static_cast<int>(pool_index)).OnGroupMessage(std::move(message), to->now_ns_);
+    to->WakeAnswered();
+  });
+}
 
 void Shard::Issue(NodeId node, std::uint64_t sequence, const fabric::Invalidation& invalidation) {
   NodeState& state = *node_[node];

@@ -56,6 +56,9 @@ class Shard final : private NodeGate {
                   int socket);
   void FenceNode(NodeId node);  // was fenced, by this shard or by another
   void ForgetNode(NodeId node);
+  // Before the first node: where the other shards are. They outlive this one's thread (Stop).
+  void Meet(std::vector<Shard*> shards) { shards_ = std::move(shards); }
+  void Stop();  // ends the thread; once. From any other thread
   Home& home(int pool_index) { return *homes_[static_cast<std::size_t>(pool_index)]; }
 
  private:
@@ -99,6 +102,7 @@ class Shard final : private NodeGate {
   void Nudge(NodeId node) override;
   void Fence(NodeId node, const FenceReason& reason) override;
   void OnNodeForgotten(NodeId node) override;
+  void SendToHome(const Pool* pool, int shard, GroupMessage message) override;
   void Issue(NodeId node, std::uint64_t sequence,
              const fabric::Invalidation& invalidation) override;
   void IssueDropAll(NodeId node, std::uint64_t sequence) override;
@@ -107,6 +111,7 @@ class Shard final : private NodeGate {
 
   const int index_;
   const std::vector<Pool*> pools_;
+  std::vector<Shard*> shards_;  // by index; set on this shard's thread
   const LinkOptions link_;
   const Observer observer_;
   std::vector<std::unique_ptr<Home>> homes_;

@@ -18,6 +18,11 @@ static_assert(ExecutorManager::kMaxInvocations <= fabric::kMaxInvocationSlots);
 constexpr std::size_t kMaxTracks = 1024;
 constexpr NodeId kNobody = fabric::kMaxNodes;
 
+void Remember(std::vector<FailedAttempt>* history, std::string_view node, FailedAttempt::End end) {
+  if (history->size() == ExecutorManager::kMaxHistory) history->erase(history->begin());
+  history->push_back({std::string(node), end});
+}
+
 }  // namespace
 
 ExecutorManager::ExecutorManager(Environment* environment, const Policy* policy)
@@ -114,6 +119,7 @@ bool ExecutorManager::BeginCommit(NodeId node, InvocationId attempt) {
   Invocation* const invocation = Find(attempt);
   invocation->runs_on.reset();
   invocation->is_committing = true;
+  invocation->committing_node = environment_->NameOf(node);
   due_.Clear(SlotOf(attempt));
   return true;
 }
@@ -130,6 +136,7 @@ void ExecutorManager::LoseCommit(InvocationId attempt, TimeNs now_ns) {
   Invocation* const invocation = Find(attempt);
   invocation->is_committing = false;
   --invocation->live_attempts;
+  Remember(&invocation->history, invocation->committing_node, FailedAttempt::End::kNodeGone);
   if (invocation->caller == kNobody) {
     Cancel(invocation);
   } else {
@@ -329,15 +336,6 @@ void ExecutorManager::FailAttempt(Invocation* invocation, FailedAttempt::End end
         {StatusCode::kDeadlineExceeded, Reason::kAttemptDeadline, invocation->attempts});
   }
 }
-
-namespace {
-
-void Remember(std::vector<FailedAttempt>* history, std::string_view node, FailedAttempt::End end) {
-  if (history->size() == ExecutorManager::kMaxHistory) history->erase(history->begin());
-  history->push_back({std::string(node), end});
-}
-
-}  // namespace
 
 // Past the deadline of the invocation, or of its current attempt.
 void ExecutorManager::Expire(Invocation* invocation, TimeNs now_ns) {

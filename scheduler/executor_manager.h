@@ -235,8 +235,9 @@ class ExecutorManager {
     std::uint32_t attempts = 0;
     std::uint32_t max_attempts = 1;   // of the node that ran it last
     std::optional<NodeId> runs_on;    // the attempt that counts
-    bool is_committing = false;       // BeginCommit: the attempt that counts runs no more
     std::uint32_t live_attempts = 0;  // also those that do not count, and one that commits
+    bool is_committing = false;       // BeginCommit: the attempt that counts runs no more
+    std::string committing_node;      // its name
     InvocationId parent = 0;          // the attempt that called
     bool parent_waits = false;
     std::uint64_t workflow = 0;  // 0 = it is its own, as far as is known

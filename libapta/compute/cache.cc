@@ -179,9 +179,10 @@ void Cache::Acknowledge(int shard) {
 // Fills.
 
 // Model rule: SYNC_OWN_PUT_NOT_FOLLOWED, FOLLOW_NOT_OVERTAKEN
-Cache::Miss Cache::BeginGet(std::uint64_t key_hash) {
+Cache::Miss Cache::BeginGet(std::uint64_t key_hash, bool follows) {
   std::lock_guard<std::mutex> lock(mutex_);
   for (Fill* fill : fills_) {
+    if (!follows) break;
     if (fill->key_hash_ != key_hash || fill->overtaken_by_version_ != 0) continue;
     if (!MayInsert(key_hash)) break;  // invariant 4: a put of ours may have overtaken it
     ++fill->followers_;

@@ -85,6 +85,18 @@ class Cache {
     const ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
     return drain.ring.Issued() == drain.applied.load(std::memory_order_relaxed);
   }
+  // Its running sequence number, or nullopt: something is issued that has not been applied.
+  std::optional<std::uint64_t> AllApplied(int shard) const {
+    // Acquire: what was found before the look is read as it was then; partner: Apply's release.
+    const ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
+    const std::uint64_t applied = drain.applied.load(std::memory_order_acquire);
+    if (drain.ring.Issued() != applied) return std::nullopt;
+    return applied;
+  }
+  std::uint64_t Issued(int shard) const {
+    return drains_[static_cast<std::size_t>(shard)]->ring.Issued();
+  }
+  int shards() const { return shards_; }
   // Whether a hit may be served now: strict only while current; sync unless fenced, because puts go
   // on without a fenced node; versioned and uncached never.
   bool MayHit(int shard) const {
@@ -127,7 +139,8 @@ class Cache {
     Fill* fill;
     bool leads;
   };
-  Miss BeginGet(std::uint64_t key_hash);
+  // `follows`: whether it may wait for another's.
+  Miss BeginGet(std::uint64_t key_hash, bool follows = true);
   // What the home answered to a get: `place` holds the version. Caches it, unless overtaken, and
   // returns it pinned for the leader; followers get pins of their own. No pin: the version cannot
   // be handed out (in `sync`, when it was overtaken), and the get must ask again.

@@ -15,17 +15,12 @@
 namespace apta {
 namespace {
 
-// kAnyVersion is no version that a caller can mean; nothing ever has the one before it either.
-Version Precondition(const PutOptions& options) {
-  if (!options.if_version) return fabric::kAnyVersion;
-  return std::min(*options.if_version, fabric::kAnyVersion - 1);
-}
-
 // From this size on one copy and two messages are sooner done than one message and two copies.
 constexpr std::size_t kInPlaceBytes = 32 << 10;
 
 }  // namespace
 
+using compute::Precondition;
 using compute::Session;
 
 Client::Client(std::shared_ptr<compute::NodeRuntime> runtime) : runtime_(std::move(runtime)) {}

@@ -42,11 +42,6 @@ struct RegisteredFunction {
 // One attempt of one invocation, on one worker thread.
 class InvocationState {
  public:
-  struct Write {
-    std::string key;
-    std::optional<Bytes> value;  // nullopt = delete
-  };
-
   std::shared_ptr<NodeRuntime> runtime;
   Session* session;
   const RegisteredFunction* function;
@@ -54,7 +49,7 @@ class InvocationState {
   int attempt;
   BytesView input;
   absl::Time deadline;
-  std::vector<Write> writes;  // kept back until the function has returned OK
+  WriteSet writes;  // kept back until the function has returned OK
 
   std::shared_ptr<WaitLimit> wait_limit;
 
@@ -63,20 +58,6 @@ class InvocationState {
     CallOptions options = asked;
     options.deadline = std::min(asked.deadline, deadline - absl::Now());
     return options;
-  }
-
-  // One after the other, in order; the first failure is the invocation's.
-  absl::Status CommitWrites() {
-    for (const Write& write : writes) {
-      if (absl::Status valid = fabric::CheckKey(write.key); !valid.ok()) return valid;
-      const absl::StatusOr<Version> version =
-          write.value ? session->Put(write.key, *write.value, fabric::kAnyVersion)
-                      : session->Delete(write.key, fabric::kAnyVersion);
-      if (!version.ok() && (write.value || !absl::IsNotFound(version.status()))) {
-        return version.status();
-      }
-    }
-    return absl::OkStatus();
   }
 };
 
@@ -97,7 +78,11 @@ class HostState {
   absl::Status RegisterAll(Session* session);
   absl::Status RegisterAt(Session* session, const RegisteredFunction& function);
   void Work(Session* session, Crew* crew);
-  absl::StatusOr<Bytes> RunOne(Session* session, const Reply& delivery, BytesView input);
+  struct Result {
+    absl::StatusOr<Bytes> value = Bytes();
+    bool has_effects = false;  // that commit with it
+  };
+  Result RunOne(Session* session, const Reply& delivery, BytesView input);
 
   std::shared_ptr<NodeRuntime> runtime_;
   const int threads_;
@@ -202,27 +187,29 @@ void HostState::Stop() {
 void HostState::Work(Session* session, Crew* crew) {
   const Session::Reading reading(session);  // functions read their inputs in place
   std::uint64_t finished = 0;               // the attempt whose result goes with the next question
-  absl::StatusOr<Bytes> result = Bytes();
+  Result result;
   std::array<std::byte, fabric::kLanePayloadBytes> lane_payload;
   while (!stopping_.load() || finished != 0) {
-    const std::string message = std::string(result.status().message());
+    const absl::Status& status = result.value.status();
+    const std::string message = std::string(status.message());
     const bool is_last = finished != 0 && crew->IsSurplus();
-    const int code = static_cast<int>(result.status().code());
+    const int code = static_cast<int>(status.code());
     if (!is_last) crew->BeginAsking();
-    const absl::StatusOr<Reply> reply =
-        session->Ask(0, {.op = Op::kReady,
-                         .flags = static_cast<std::uint8_t>(code << fabric::kStatusShift |
-                                                            (is_last ? fabric::kLastOfWorker : 0)),
-                         .payload = result.ok() ? BytesView(*result) : AsBytes(message),
-                         .argument = finished,
-                         .timeout_ns = Session::kNoTimeout,
-                         .lane_payload = lane_payload.data()});
+    const absl::StatusOr<Reply> reply = session->Ask(
+        0, {.op = Op::kReady,
+            .flags = static_cast<std::uint8_t>(code << fabric::kStatusShift |
+                                               (is_last ? fabric::kLastOfWorker : 0) |
+                                               (result.has_effects ? fabric::kHasEffects : 0)),
+            .payload = status.ok() ? BytesView(*result.value) : AsBytes(message),
+            .argument = finished,
+            .timeout_ns = Session::kNoTimeout,
+            .lane_payload = lane_payload.data()});
     const bool is_told_to_go = reply.ok() && reply->reason == fabric::Reason::kCancelled;
     if (is_told_to_go && is_last) return;
     if (reply.ok() && reply->code != 0 && !is_told_to_go && finished != 0) {
       // There was no room for the result: say at least that.
       if (!is_last) crew->StopAsking();
-      result = fabric::MakeStatus(*reply, "the function's result");
+      result = {fabric::MakeStatus(*reply, "the function's result")};
       continue;
     }
     if (!reply.ok() || reply->code != 0) break;
@@ -233,12 +220,12 @@ void HostState::Work(Session* session, Crew* crew) {
   crew->Dismiss();
 }
 
-absl::StatusOr<Bytes> HostState::RunOne(Session* session, const Reply& delivery, BytesView input) {
+HostState::Result HostState::RunOne(Session* session, const Reply& delivery, BytesView input) {
   const auto index = static_cast<std::size_t>(delivery.value[1] & 0xffff'ffff);
   InvocationState state;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (index >= order_.size()) return absl::InternalError("no such function on this node");
+    if (index >= order_.size()) return {absl::InternalError("no such function on this node")};
     state.function = order_[index];
   }
   state.runtime = runtime_;
@@ -258,9 +245,12 @@ absl::StatusOr<Bytes> HostState::RunOne(Session* session, const Reply& delivery,
   } catch (...) {
     result = absl::InternalError(fmt::format("function {} threw", state.function->name));
   }
-  if (!result.ok()) return result;
-  if (absl::Status committed = state.CommitWrites(); !committed.ok()) return committed;
-  return result;
+  if (!result.ok() || (state.writes.writes().empty() && state.writes.status().ok())) {
+    return {std::move(result)};
+  }
+  // They commit with the result: if this attempt is the one that counts.
+  if (absl::Status kept = session->ShipEffects(state.id, state.writes); !kept.ok()) return {kept};
+  return {std::move(result), /*has_effects=*/true};
 }
 
 }  // namespace compute
@@ -298,11 +288,9 @@ absl::StatusOr<Object> Invocation::Get(std::string_view key) {
   return state_->session->Get(key);
 }
 void Invocation::Put(std::string_view key, BytesView value) {
-  state_->writes.push_back({std::string(key), Bytes(value.begin(), value.end())});
+  state_->writes.Put(key, value, fabric::kAnyVersion);
 }
-void Invocation::Delete(std::string_view key) {
-  state_->writes.push_back({std::string(key), std::nullopt});
-}
+void Invocation::Delete(std::string_view key) { state_->writes.Delete(key, fabric::kAnyVersion); }
 absl::StatusOr<Bytes> Invocation::Call(std::string_view function, BytesView input,
                                        const CallOptions& options) {
   return state_->AsCaller().Call(function, input, state_->LeftForCalls(options));

@@ -7,8 +7,14 @@ namespace apta::compute {
 using fabric::Coherence;
 using fabric::Reply;
 
-Getc::Getc(Cache* cache, std::uint64_t key_hash, std::string_view key, PinTable* table, bool copies)
-    : cache_(cache), key_hash_(key_hash), key_(key), table_(table), copies_(copies) {}
+Getc::Getc(Cache* cache, std::uint64_t key_hash, std::string_view key, PinTable* table, bool copies,
+           bool follows)
+    : cache_(cache),
+      key_hash_(key_hash),
+      key_(key),
+      table_(table),
+      copies_(copies),
+      follows_(follows) {}
 
 Getc::~Getc() {
   AbandonFill();
@@ -26,7 +32,7 @@ Getc::Step Getc::Begin(bool home_sleeps) {
     case Coherence::kSync: {
       // A fill that has not been overtaken is as good as an answer to us: what it brings was not
       // superseded before we began (strict, sync), or nobody minds (lazy).
-      const Cache::Miss miss = cache_->BeginGet(key_hash_);
+      const Cache::Miss miss = cache_->BeginGet(key_hash_, follows_);
       fill_ = miss.fill;
       leads_ = miss.leads;
       return miss.leads ? Step::kAsk : Step::kFollow;
@@ -81,9 +87,15 @@ Getc::Step Getc::OnReply(const Reply& reply) {
 
 void Getc::OnNoReply() { AbandonFill(); }
 
+// What is found counts if no commit group was being made visible meanwhile: then whoever has read
+// one of its keys anew would find others as they were. Asked again when the shell has a moment,
+// which is how long that takes, unless the memory server dies over it.
 Getc::Step Getc::OnReadHeap() {
+  const std::optional<std::uint64_t> groups = cache_->view().QuietGroups();
+  if (!groups) return Vouched(Step::kReadHeap);
   while (true) {
     const auto at = cache_->view().LocateUnregistered(key_hash_, key_);
+    if (cache_->view().QuietGroups() != groups) return Vouched(Step::kReadHeap);
     if (!at) return Vouched(Step::kNotFound);
     if (!MayRead(*at)) return Begin();
     PrivateCopy::Owner copy = PrivateCopy::Make(cache_->view(), *at, key_);

@@ -56,14 +56,17 @@ class Getc {
   }
 
   // `key` outlives it. `copies`: versions are read from private copies (Placement::kLocalCopy).
-  Getc(Cache* cache, std::uint64_t key_hash, std::string_view key, PinTable* table, bool copies);
+  // `follows`: it may wait for what another thread has asked the home; not for one that others wait
+  // for, an agent's.
+  Getc(Cache* cache, std::uint64_t key_hash, std::string_view key, PinTable* table, bool copies,
+       bool follows = true);
   ~Getc();
   Getc(const Getc&) = delete;
   Getc& operator=(const Getc&) = delete;
 
   enum class Step {
     kAsk,       // send kGet with argument(); then OnReply, or OnNoReply
-    kReadHeap,  // when a message to the home would have arrived: OnReadHeap
+    kReadHeap,  // when a message to the home would have arrived: OnReadHeap. From there: again
     kFollow,    // when fill() has ended: OnFillEnded
     kFound,     // Take
     kNotFound,  // there is no such object; the home's reply says so, if there is one
@@ -106,6 +109,7 @@ class Getc {
   const std::string_view key_;
   PinTable* const table_;
   const bool copies_;
+  const bool follows_;
   Cache::Fill* fill_ = nullptr;
   bool leads_ = false;  // fill_ is ours to end
   PinnedExtent held_;   // versioned: the copy that the home is asked about

@@ -273,10 +273,10 @@ absl::StatusOr<Object> Session::Get(std::string_view key) {
 
 absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_view key,
                                           PinTable* table, bool home_sleeps,
-                                          fabric::TimeNs timeout_ns) {
+                                          fabric::TimeNs timeout_ns, bool follows) {
   if (cache_->is_fenced()) FailFenced();
   const int shard = ShardOf(key_hash);
-  Getc get(cache_.get(), key_hash, key, table, copies_);
+  Getc get(cache_.get(), key_hash, key, table, copies_, follows);
   absl::StatusOr<Reply> reply = Reply{};
   Getc::Step step = get.Begin(home_sleeps);
   while (true) {
@@ -323,7 +323,11 @@ absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_vi
 
 // Over an emulated link the read is a message there and back, though nobody receives it.
 Getc::Step Session::ReadHeap(Getc* get) {
-  if (!link_.enabled()) return get->OnReadHeap();
+  if (!link_.enabled()) {
+    const Getc::Step step = get->OnReadHeap();
+    if (step == Getc::Step::kReadHeap) sched_yield();  // a group is half visible: its home's turn
+    return step;
+  }
   const auto wait = [](fabric::TimeNs until_ns) {
     while (fabric::RealClock::ReadNow() < until_ns) sched_yield();
   };

@@ -5,6 +5,7 @@
 // memory stays as long as something is pinned; calls on an ended session fail with UNAVAILABLE.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -23,9 +24,11 @@
 #include "compute/lanes.h"
 #include "compute/pins.h"
 #include "compute/putc.h"
+#include "compute/write_set.h"
 #include "fabric/control.h"
 #include "fabric/copy.h"
 #include "fabric/doorbell.h"
+#include "fabric/group_message.h"
 #include "fabric/index.h"
 #include "fabric/life.h"
 #include "fabric/link.h"
@@ -34,6 +37,12 @@
 #include "fabric/superblock.h"
 
 namespace apta::compute {
+
+// kAnyVersion is no version that a caller can mean; nothing ever has the one before it either.
+inline std::uint64_t Precondition(const PutOptions& options) {
+  if (!options.if_version) return fabric::kAnyVersion;
+  return std::min(*options.if_version, fabric::kAnyVersion - 1);
+}
 
 class Session {
  public:
@@ -63,6 +72,13 @@ class Session {
   absl::StatusOr<ObjectInfo> Stat(std::string_view key);
   absl::StatusOr<std::vector<ObjectInfo>> List(std::string_view prefix, std::size_t limit,
                                                std::string_view after);
+
+  // As Client::GetMany and Transaction::Commit (transaction.cc). REQUIRES: valid keys.
+  absl::StatusOr<std::vector<Object>> GetMany(absl::Span<const std::string> keys);
+  absl::StatusOr<Version> Commit(const WriteSet& writes);
+  // What an invocation that runs here writes: commits with its result, if that is sent with
+  // kHasEffects.
+  absl::Status ShipEffects(std::uint64_t invocation, const WriteSet& writes);
 
   // In trusted pools: a fresh extent to fill in place, its commit, its abandonment.
   bool trusted() const { return trusted_; }
@@ -141,12 +157,16 @@ class Session {
   Object MakeObject(const PinnedExtent& pinned) const;
   Object MakeObject(Got got) const;
   absl::StatusOr<Object> GetMissed(std::uint64_t key_hash, std::string_view key, PinTable* table,
-                                   bool home_sleeps, fabric::TimeNs timeout_ns);
+                                   bool home_sleeps, fabric::TimeNs timeout_ns,
+                                   bool follows = true);
   void Want(std::string_view key);
   Getc::Step ReadHeap(Getc* get);
   absl::StatusOr<fabric::Reply> AskRoomy(int shard, const Question& question);
   absl::StatusOr<fabric::Reply> AskLarge(int shard, Question question);
   void ApplyIfNeeded(int shard);
+  absl::StatusOr<std::vector<fabric::GroupWrite>> Ship(const WriteSet& writes);
+  void Unship(const std::vector<fabric::GroupWrite>& shipped);
+  void AwaitHeap(std::size_t objects);
   absl::StatusOr<Version> Change(Putc* put, std::string_view key, std::size_t bytes,
                                  const absl::StatusOr<fabric::Reply>& reply);
 

@@ -63,8 +63,10 @@ bool Session::FetchWanted() {
       continue;
     }
     // What fails somebody will get again; a home that does not answer is left alone.
+    // Nor is another thread's answer waited for: in mode sync that may wait for our
+    // acknowledgement.
     const absl::StatusOr<Object> object =
-        GetMissed(key_hash, key, table, /*home_sleeps=*/false, kPatienceNs);
+        GetMissed(key_hash, key, table, /*home_sleeps=*/false, kPatienceNs, /*follows=*/false);
     if (absl::IsDeadlineExceeded(object.status())) break;
   }
   return !keys.empty();

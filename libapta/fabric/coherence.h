@@ -59,6 +59,9 @@ enum class Rule : std::uint8_t {
   kAskBeforeHit,            // versioned: a hit asks the home
   kDeadOwesNothing,         // a dead node leaves every round
   kLifeLook,                // what was found counts if the memory server still lives then
+  kGroupTogether,           // all index slots of a commit group change in one step
+  kCutHolds,                // GetMany: all that was read still stands when the last was
+  kOneAttemptCommits,       // effects commit when their attempt counts, once
   kCount,
 };
 

@@ -190,6 +190,12 @@ absl::Status MakeStatus(const Reply& reply, std::string_view what) {
     case Reason::kFunctionFailed:
       text = fmt::format("{}: the function failed", what);
       break;
+    case Reason::kKeptBackFull:
+      text = fmt::format(
+          "{}: this node's transactions and invocations keep back {} bytes, of {} that they may "
+          "(node_quota); commit smaller ones",
+          what, value[0], value[1]);
+      break;
   }
   return absl::Status(code, text);
 }

@@ -111,6 +111,19 @@ class IndexView {
   // Calls `visit` with the offset of each overflow bucket, until it returns false.
   void ForEachOverflowBucket(const std::function<bool(std::uint64_t)>& visit) const;
 
+  // For readers that are not registered: how many commit groups there have been, or nullopt while
+  // the slots of one are being changed. What was read between two equal answers is of one moment.
+  std::optional<std::uint64_t> QuietGroups() const {
+    const auto* superblock = reinterpret_cast<const Superblock*>(region_);
+    // Acquire: the slots of the groups that have ended are visible; partner: GroupCommits::Obey.
+    // Ended is read first: equal numbers mean that nothing was open when `begun` was read. A slot
+    // of a later group, read afterwards with acquire, makes its `begun` visible to the next look.
+    const std::uint64_t ended = superblock->groups_ended.load(std::memory_order_acquire);
+    const std::uint64_t begun = superblock->groups_begun.load(std::memory_order_acquire);
+    if (ended != begun) return std::nullopt;
+    return begun;
+  }
+
   std::uint64_t buckets() const { return buckets_; }
   std::uint32_t ShardOf(std::uint64_t key_hash) const {
     return fabric::ShardOf(key_hash, buckets_, shards_);
@@ -155,6 +168,12 @@ class IndexWriter {
     // Release: header, key and payload are written before a reader can find them; partner of the
     // acquire loads in IndexView.
     slot->store(MakeIndexSlot(key_hash, extent_offset), std::memory_order_release);
+  }
+  // Keeps a reserved slot for a commit that follows: it looks like another key's, whose extent has
+  // no version, so nobody finds anything there.
+  static void Hold(IndexSlot* slot, std::uint64_t key_hash, std::uint64_t extent_offset) {
+    // Release, as in Commit: whoever looks at the extent all the same finds its header whole.
+    slot->store(MakeIndexSlot(~key_hash, extent_offset), std::memory_order_release);
   }
   static void Erase(IndexSlot* slot) { slot->store(0, std::memory_order_release); }
 

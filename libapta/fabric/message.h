@@ -41,8 +41,10 @@ enum class Op : std::uint8_t {
   kPoll,      // argument: invocation -> value[0]: 1 = it has ended
   kForget,    // argument: invocation; its result will not be asked for. No reply
   kExplain,   // argument: invocation -> how it was placed: JSON, in an extent
+  kCommitGroup,  // payload: group_message.h -> version; value[0] as kPut, for all; [1] as kPut
+  kEffects,      // argument: attempt that runs here; payload: group_message.h
 };
-inline constexpr std::uint8_t kMaxOp = static_cast<std::uint8_t>(Op::kExplain);
+inline constexpr std::uint8_t kMaxOp = static_cast<std::uint8_t>(Op::kEffects);
 
 // What a node allows for one of its functions; travels packed into a request's argument.
 struct FunctionLimits {
@@ -76,7 +78,11 @@ inline constexpr std::uint8_t kBodyStaged = 1;
 // kCall, kStart: the key is a CallHead (call_head.h).
 inline constexpr std::uint8_t kHeaded = 2;
 // kReady: brings a result and asks for nothing more; answered at once, with CANCELLED.
-inline constexpr std::uint8_t kLastOfWorker = 2;
+inline constexpr std::uint8_t kLastOfWorker = 4;
+// kPut: not committed, but kept back as the node's draft -> extent, which a group names, or kAbort.
+inline constexpr std::uint8_t kKeepBack = 2;
+// kReady: what kEffects has said is committed together with the result.
+inline constexpr std::uint8_t kHasEffects = 2;
 // kReady: the invocation failed; flags' upper bits hold its absl::StatusCode, payload the message.
 inline constexpr int kStatusShift = 3;
 
@@ -131,6 +137,7 @@ enum class Reason : std::uint16_t {
   kCallerQueueFull,  // value[0]: invocations of this caller that may wait
   kNotOnThatNode,    // no attached node of the name that the call gives has the function
   kAttemptDeadline,  // value[0]: attempts made; the last one was past the function's deadline
+  kKeptBackFull,     // value[0]: bytes that the node keeps back, [1]: bytes that it may
 };
 
 // A payload of so many bytes at most may travel in the lane, beside its reply: then extent_offset

@@ -43,6 +43,12 @@ struct Superblock {
   std::uint64_t incarnation;  // counts the memory servers that opened the region
   std::uint32_t clean;        // 1 between a clean shutdown and the next opening
 
+  // Line 2: commit groups that homes have begun, and ended, to make visible. Readers that are not
+  // registered take what they find in the index for current only while the numbers are equal
+  // (IndexView::QuietGroups), so that nobody finds one key of a group new and another old.
+  alignas(kCacheLineBytes) std::atomic<std::uint64_t> groups_begun;
+  std::atomic<std::uint64_t> groups_ended;
+
   alignas(kPageBytes) HomeStatus home[kMaxShards];
 
   // Whether the constant part is one that this build can use in `mapped_bytes` bytes of memory.
@@ -52,6 +58,7 @@ struct Superblock {
 inline constexpr std::uint64_t kSuperblockBytes = 2 * kPageBytes;
 static_assert(sizeof(Superblock) <= kSuperblockBytes);
 static_assert(offsetof(Superblock, last_version) == kCacheLineBytes);
+static_assert(offsetof(Superblock, groups_begun) == 2 * kCacheLineBytes);
 static_assert(offsetof(Superblock, home) == kPageBytes);
 static_assert(std::is_standard_layout_v<Superblock>);
 

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "daemon/home.h"
@@ -96,12 +98,18 @@ class FakeGate : public NodeGate {
   void Nudge(NodeId id) override { ++nodes_[id].nudges; }
   void Fence(NodeId id, const FenceReason& reason) override { fenced_[id] = reason; }
   void OnNodeForgotten(NodeId id) override { forgotten_.push_back(id); }
+  void SendToHome(const Pool*, int shard, GroupMessage message) override {
+    mail_.emplace_back(shard, std::move(message));
+  }
+  // To homes of other shards: the test delivers it.
+  std::deque<std::pair<int, GroupMessage>>& mail() { return mail_; }
 
  private:
   std::map<NodeId, Node> nodes_;
   std::vector<Answered> answers_;
   std::vector<std::string> in_lanes_;
   std::vector<NodeId> forgotten_;
+  std::deque<std::pair<int, GroupMessage>> mail_;
   std::map<NodeId, FenceReason> fenced_;
 };
 

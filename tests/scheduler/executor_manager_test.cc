@@ -177,6 +177,67 @@ TEST_F(ExecutorManagerTest, ALostInvocationRunsAgainElsewhereAndCountsOnce) {
   EXPECT_EQ(answers_.size(), 1u);
 }
 
+// What an attempt has written commits with its result, which may take more than a step.
+TEST_F(ExecutorManagerTest, WhatHasBegunToCommitIsDecided) {
+  Host(1);
+  Host(2);
+  Call(5, 1000);
+  ASSERT_TRUE(em_.BeginCommit(delivered_[0].first, delivered_[0].second.id));
+  EXPECT_FALSE(em_.BeginCommit(delivered_[0].first, delivered_[0].second.id)) << "once";
+  em_.Poll(2000);  // past its deadline
+  em_.ForgetNode(delivered_[0].first);
+  em_.Poll(2001);
+  EXPECT_TRUE(answers_.empty());
+  EXPECT_EQ(delivered_.size(), 1u) << "nobody else runs it";
+  em_.EndCommit(delivered_[0].second.id, StatusCode::kOk, {70});
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_EQ(answers_[0].second.payload.extent, 70u);
+  EXPECT_TRUE(released_.contains(5));
+}
+
+TEST_F(ExecutorManagerTest, AnAttemptThatCountsNoMoreCommitsNothing) {
+  Host(1);
+  Host(2);
+  Call(5, 1000);
+  const auto [node, delivery] = delivered_[0];
+  EXPECT_FALSE(em_.BeginCommit(3 - node, delivery.id)) << "it runs elsewhere";
+  em_.ForgetNode(node);
+  EXPECT_FALSE(em_.BeginCommit(node, delivery.id)) << "it was lost";
+  em_.Poll(1);
+  ASSERT_EQ(delivered_.size(), 2u);
+  em_.Poll(1000);
+  EXPECT_EQ(answers_.size(), 1u);
+  EXPECT_FALSE(em_.BeginCommit(delivered_[1].first, delivered_[1].second.id))
+      << "past its deadline";
+}
+
+TEST_F(ExecutorManagerTest, ANodeThatDiesBeforeItCouldCommitHasLostItsAttempt) {
+  Host(1);
+  Host(2);
+  Call(5, 1000);
+  ASSERT_TRUE(em_.BeginCommit(delivered_[0].first, delivered_[0].second.id));
+  em_.ForgetNode(delivered_[0].first);
+  em_.LoseCommit(delivered_[0].second.id, 10);
+  em_.Poll(11);
+  ASSERT_EQ(delivered_.size(), 2u);
+  EXPECT_EQ(delivered_[1].second.attempt, 2u);
+  em_.Poll(1000);
+  ASSERT_EQ(answers_.size(), 1u) << "its deadline counts again";
+  EXPECT_EQ(answers_[0].second.reason, Reason::kDeadline);
+}
+
+TEST_F(ExecutorManagerTest, ACallerMayDieWhileItsInvocationCommits) {
+  Host(1);
+  Call(5, 1000);
+  ASSERT_TRUE(em_.BeginCommit(1, delivered_[0].second.id));
+  em_.ForgetNode(0);
+  em_.EndCommit(delivered_[0].second.id, StatusCode::kOk, {70});
+  em_.LoseCommit(delivered_[0].second.id, 10);
+  EXPECT_TRUE(released_.contains(70));
+  EXPECT_TRUE(released_.contains(5));
+  EXPECT_FALSE(em_.has_queued());
+}
+
 TEST_F(ExecutorManagerTest, AttemptsAreLimited) {
   for (NodeId node = 1; node <= 3; ++node) Host(node, 1, {.max_attempts = 2});
   Call(9);

@@ -151,7 +151,7 @@ OtcEvent World::EventOf(fabric::Asked asked, std::uint64_t key_hash, NodeId node
   int& rounds = rounds_[key_hash];
   daemon::NodeSet others = sharers_before_;
   others.Keep(home_->oic().answering());
-  others.Remove(node);
+  if (node != daemon::Otc::kNobody) others.Remove(node);
   const bool has_sharers = !home_->otc().sharers(key_hash).empty();
   const auto acknowledged = [&] {
     if (--rounds < 0) Fail("a round has ended that never began");
@@ -236,6 +236,7 @@ void World::CheckHistory() {
   report("lazy linearizability", CheckLazy(writes, scheduled_));
   report("own writes",
          CheckOwnWrites(history, [](std::uint32_t client) { return client / kClientsPerNode; }));
+  CheckGroups();
 }
 
 void Outcome::Add(const Outcome& other) {
@@ -243,6 +244,10 @@ void Outcome::Add(const Outcome& other) {
   hits += other.hits;
   stale_gets += other.stale_gets;
   scheduled_gets += other.scheduled_gets;
+  transactions += other.transactions;
+  effects += other.effects;
+  cuts += other.cuts;
+  cuts_by_words += other.cuts_by_words;
   kills += other.kills;
   stalls += other.stalls;
   restarts += other.restarts;
@@ -259,12 +264,14 @@ void Outcome::Add(const Outcome& other) {
 
 std::string Outcome::Describe() const {
   return fmt::format(
-      "{} operations, {} hits, {} gets in functions, {} stale gets outside them;\n{} kills, {} "
+      "{} operations, {} hits, {} gets in functions, {} stale gets outside them;\n{} transactions, "
+      "{} invocations that wrote, {} cuts, {} of them by words;\n{} kills, {} "
       "stalls, {} fenced for silence, {} for their quota, {} restarts beside {} stopped nodes, {} "
       "directory evictions, {} "
       "untracked,\n{} ring overflows, {} deferred holds, {} times everything was held",
-      operations, hits, scheduled_gets, stale_gets, kills, stalls, fenced_silent, fenced_over_quota,
-      restarts, orphans, evictions, untracked, overflows, deferred_holds, hold_everything);
+      operations, hits, scheduled_gets, stale_gets, transactions, effects, cuts, cuts_by_words,
+      kills, stalls, fenced_silent, fenced_over_quota, restarts, orphans, evictions, untracked,
+      overflows, deferred_holds, hold_everything);
 }
 
 Outcome Run(const Profile& profile, std::size_t trace_lines) {

@@ -21,15 +21,6 @@ namespace {
 
 constexpr std::string_view kFunction = "function";
 
-// A payload that is one value all through, so that a mixture of two shows.
-std::string PayloadOf(std::uint64_t value, std::size_t words) {
-  std::string payload(words * sizeof(value), '\0');
-  for (std::size_t i = 0; i < words; ++i) {
-    std::memcpy(payload.data() + i * sizeof(value), &value, sizeof(value));
-  }
-  return payload;
-}
-
 std::string_view OpName(Op op) {
   switch (op) {
     case Op::kGet:
@@ -66,6 +57,10 @@ std::string_view OpName(Op op) {
       return "explain";
     case Op::kForget:
       return "forget";
+    case Op::kCommitGroup:
+      return "commit group";
+    case Op::kEffects:
+      return "effects";
   }
   return "?";
 }
@@ -80,6 +75,14 @@ std::string MeaningOf(Op op, std::uint64_t argument) {
 }
 
 }  // namespace
+
+std::string PayloadOf(std::uint64_t value, std::size_t words) {
+  std::string payload(words * sizeof(value), '\0');
+  for (std::size_t i = 0; i < words; ++i) {
+    std::memcpy(payload.data() + i * sizeof(value), &value, sizeof(value));
+  }
+  return payload;
+}
 
 // 0 and a failure when it is no value.
 std::uint64_t World::ReadValue(const ExtentHeader* header) {
@@ -117,7 +120,7 @@ void World::StartNode(Node* node) {
     const bool is_worker = profile_.functions && i == 0;
     AtNode(Soon(), node, [this, node, thread, is_worker] {
       if (is_worker) {
-        thread->on_reply = [this, node, thread](const Reply&) { AskForWork(node, thread); };
+        thread->on_reply = [this, node, thread](const Reply&) { AskForWork(node, thread, false); };
         Send(node, thread, Op::kRegister, kFunction, "", fabric::FunctionLimits{}.Pack());
       } else {
         NextOperation(node, thread);
@@ -176,14 +179,18 @@ void World::NextOperation(Node* node, Thread* thread) {
   const std::uint64_t dice = Random(100);
   if (profile_.functions && dice < 15) {
     BeginCall(node, thread);
-  } else if (dice < 65) {
+  } else if (dice < 58) {
     BeginGet(node, thread);
-  } else if (dice < 88) {
+  } else if (dice < 65) {
+    BeginCut(node, thread);
+  } else if (dice < 82) {
     BeginPut(node, thread, Operation::Kind::kPut);
-  } else if (dice < 94) {
+  } else if (dice < 88) {
     BeginPut(node, thread, Operation::Kind::kConditionalPut);
-  } else {
+  } else if (dice < 94) {
     BeginPut(node, thread, Operation::Kind::kDelete);
+  } else {
+    BeginTransaction(node, thread);
   }
 }
 
@@ -198,14 +205,16 @@ void World::EndOperation(Node* node, Thread* thread) {
 // --- gets
 
 void World::BeginGet(Node* node, Thread* thread) {
-  thread->record = history_.size();
-  history_.push_back(
-      {.kind = Operation::Kind::kGet,
-       .client = static_cast<std::uint32_t>(node->index) * kClientsPerNode + thread->lane,
-       .key = thread->key_index,
-       .begin_ns = now_ns_,
-       .end_ns = kNever});
-  is_void_.push_back(false);
+  if (thread->cut == nullptr) {  // members of a cut are recorded when it stands
+    thread->record = history_.size();
+    history_.push_back(
+        {.kind = Operation::Kind::kGet,
+         .client = static_cast<std::uint32_t>(node->index) * kClientsPerNode + thread->lane,
+         .key = thread->key_index,
+         .begin_ns = now_ns_,
+         .end_ns = kNever});
+    is_void_.push_back(false);
+  }
   compute::PinTable* table = node->pins->ThreadTable();
   const std::uint64_t hash = key_hash_[thread->key_index];
   const auto hit =
@@ -267,6 +276,10 @@ void World::AdvanceGet(Node* node, Thread* thread, Getc::Step step) {
 }
 
 void World::EndGet(Node* node, Thread* thread, Got got, bool found) {
+  if (thread->cut != nullptr) {
+    OnMember(node, thread, std::move(got), found);
+    return;
+  }
   Operation& record = history_[thread->record];
   record.end_ns = now_ns_;
   if (found) {
@@ -362,9 +375,10 @@ void World::BeginPut(Node* node, Thread* thread, Operation::Kind kind) {
 // --- messages
 
 void World::Send(Node* node, Thread* thread, Op op, std::string_view key, std::string_view payload,
-                 std::uint64_t argument) {
+                 std::uint64_t argument, std::uint8_t flags) {
   Request request{};
   request.op = op;
+  request.flags = flags;
   request.lane = thread->lane;
   request.request_id = ++thread->request_id;
   request.argument = argument;
@@ -374,7 +388,7 @@ void World::Send(Node* node, Thread* thread, Op op, std::string_view key, std::s
     std::copy(key.begin(), key.end(), reinterpret_cast<char*>(request.body));
     std::copy(payload.begin(), payload.end(), reinterpret_cast<char*>(request.body + key.size()));
   } else {
-    request.flags = fabric::kBodyStaged;
+    request.flags |= fabric::kBodyStaged;
     thread->upload.assign(key);
     thread->upload.resize(fabric::StagedPayloadOffset(key.size()));
     thread->upload += payload;
@@ -409,7 +423,13 @@ void World::StageMore(Node* node, Thread* thread) {
 // --- functions
 
 void World::BeginCall(Node* node, Thread* thread) {
-  thread->on_reply = [this, node, thread](const Reply& reply) {
+  const std::uint64_t token = ++next_token_;
+  thread->on_reply = [this, node, thread, token](const Reply& reply) {
+    if (reply.code != 0) {
+      failed_tokens_.insert(token);
+      if (committed_tokens_.contains(token))
+        Fail("a caller is told of a failure, and it has written");
+    }
     if (reply.extent_offset != 0 && (reply.extent_offset & fabric::kInLane) == 0) {
       Request release{};
       release.op = Op::kRelease;
@@ -425,19 +445,23 @@ void World::BeginCall(Node* node, Thread* thread) {
   };
   // A call that would wait for an agent to be asked is not saved by its deadline.
   const TimeNs patience_ns = profile_.agents_sleep ? 1'000'000'000 : 5'000'000;
-  Send(node, thread, Op::kCall, kFunction, "input", patience_ns);
+  Send(node, thread, Op::kCall, kFunction, PayloadOf(token, 1), patience_ns);
 }
 
-void World::AskForWork(Node* node, Thread* thread) {
+void World::AskForWork(Node* node, Thread* thread, bool has_effects) {
   thread->busy = false;
   thread->on_reply = [this, node, thread](const Reply& reply) {
     if (reply.code != 0) return;
     thread->busy = true;
     thread->gets_left = 1 + static_cast<int>(Random(3));
+    if (node->is_orphan) return;
+    thread->token =
+        ReadValue(reinterpret_cast<const ExtentHeader*>(pool_->data() + reply.extent_offset));
     RunInvocation(node, thread, reply.value[0], thread->answered_ns);
   };
   const std::uint64_t ended = std::exchange(thread->invocation, 0);
-  Send(node, thread, Op::kReady, "", ended != 0 && Chance(2) ? "result" : "", ended);
+  Send(node, thread, Op::kReady, "", ended != 0 && Chance(2) ? "result" : "", ended,
+       has_effects ? fabric::kHasEffects : std::uint8_t{0});
 }
 
 void World::RunInvocation(Node* node, Thread* thread, std::uint64_t invocation, TimeNs started_ns) {
@@ -449,8 +473,7 @@ void World::RunInvocation(Node* node, Thread* thread, std::uint64_t invocation, 
     BeginGet(node, thread);
     return;
   }
-  thread->invocation_ns.reset();
-  AskForWork(node, thread);
+  EndInvocation(node, thread);
 }
 
 }  // namespace apta::sim

@@ -41,6 +41,10 @@ void ExpectMuchHappened(const Outcome& sum, Coherence mode, std::size_t times) {
   EXPECT_GT(sum.kills, times);
   EXPECT_GT(sum.stalls, times);
   EXPECT_GT(sum.scheduled_gets, times);
+  EXPECT_GT(sum.transactions, times * 5);
+  EXPECT_GT(sum.cuts, times * 5);
+  // In mode sync they are judged by what is seen of them.
+  EXPECT_EQ(sum.effects > times, mode != Coherence::kSync) << sum.effects;
   EXPECT_GT(sum.restarts, times / 20);
   EXPECT_GT(sum.orphans, times / 20);
   const bool tracks = fabric::TracksSharers(mode);
@@ -52,6 +56,7 @@ void ExpectMuchHappened(const Outcome& sum, Coherence mode, std::size_t times) {
     }
   };
   expect("hits", sum.hits, times * 10);
+  expect("cuts that stand by words", sum.cuts_by_words, times);
   expect("directory evictions", sum.evictions, times);
   expect("untracked", sum.untracked, times);
   expect("ring overflows", sum.overflows, times / 2);
@@ -68,7 +73,9 @@ void ExpectMuchHappened(const Outcome& sum, Coherence mode, std::size_t times) {
   // Every transition of the directory that we say it has.
   for (std::size_t row = 0; row < kOtcRows; ++row) {
     const OtcTransition& transition = OtcRow(row);
-    const bool is_taken = mode == Coherence::kStrict && IsOurs(transition);
+    // An entry whose sharers have all died is evicted once in some hundred runs.
+    const bool is_rare = transition.event == OtcEvent::kEvictNoSharers;
+    const bool is_taken = mode == Coherence::kStrict && IsOurs(transition) && !is_rare;
     EXPECT_TRUE(sum.otc[row] > 0 || !is_taken)
         << "from state " << static_cast<int>(transition.from) << " by event "
         << static_cast<int>(transition.event) << " to state " << static_cast<int>(transition.to);
@@ -226,7 +233,11 @@ INSTANTIATE_TEST_SUITE_P(
         Mutation{Rule::kCheckAfterCopy, "CheckAfterCopy", Coherence::kUncached},
         Mutation{Rule::kAskBeforeHit, "AskBeforeHit", Coherence::kVersioned},
         Mutation{Rule::kLifeLook, "LifeLook", Coherence::kStrict},
-        Mutation{Rule::kDeadOwesNothing, "DeadOwesNothing", Coherence::kStrict}),
+        Mutation{Rule::kDeadOwesNothing, "DeadOwesNothing", Coherence::kStrict},
+        Mutation{Rule::kGroupTogether, "GroupTogether", Coherence::kStrict},
+        Mutation{Rule::kGroupTogether, "GroupTogetherUncached", Coherence::kUncached},
+        Mutation{Rule::kCutHolds, "CutHolds", Coherence::kStrict},
+        Mutation{Rule::kOneAttemptCommits, "OneAttemptCommits", Coherence::kLazy}),
     [](const auto& param) { return param.param.name; });
 
 }  // namespace

@@ -170,6 +170,9 @@ void World::StepRequest(Node* node) {
   if (concerns_object && is_whole && profile_.mode != Coherence::kSync && answered_ == 0) {
     Fail(fmt::format("a request of n{} waits at the home", node->index));
   }
+  if ((request.flags & fabric::kHasEffects) != 0 && request.op == fabric::Op::kReady) {
+    JudgeEffects(node->threads[request.lane]);
+  }
   CheckInvariants();
 }
 
@@ -217,6 +220,8 @@ void World::Kill(Node* node) {
   for (Thread& thread : node->threads) {
     thread.get.reset();
     thread.put.reset();
+    thread.puts.clear();
+    DropCut(&thread);
   }
   node->cache.reset();
   compute::PinDomain::Return(node->pins);

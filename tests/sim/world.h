@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "compute/cache.h"
+#include "compute/cut.h"
 #include "compute/getc.h"
 #include "compute/putc.h"
 #include "daemon/home.h"
@@ -49,8 +50,10 @@ struct Outcome {
   std::string failure;  // "" = every check held
   std::size_t operations = 0;
   std::size_t hits = 0;
-  std::size_t stale_gets = 0;      // outside functions; only lazy may have any
-  std::size_t scheduled_gets = 0;  // inside functions
+  std::size_t stale_gets = 0;                 // outside functions; only lazy may have any
+  std::size_t scheduled_gets = 0;             // inside functions
+  std::size_t transactions = 0, effects = 0;  // that ended; of invocations, that were committed
+  std::size_t cuts = 0, cuts_by_words = 0;
   std::size_t kills = 0, stalls = 0, restarts = 0;
   std::size_t orphans = 0;  // nodes that were stopped while the memory server was started again
   std::size_t fenced_silent = 0, fenced_over_quota = 0;
@@ -73,6 +76,9 @@ Profile Shrink(const Profile& failing);
 
 inline constexpr std::uint64_t kPoolBytes = 8 << 20;
 inline constexpr std::uint32_t kClientsPerNode = 16;  // of a history: its threads
+
+// A payload that is one value all through, so that a mixture of two shows.
+std::string PayloadOf(std::uint64_t value, std::size_t words);
 
 class World : private daemon::NodeGate {
  public:
@@ -104,6 +110,28 @@ class World : private daemon::NodeGate {
     std::uint32_t request_id = 0;
     std::function<void(const fabric::Reply&)> on_reply;
     std::string upload;  // what is still to be staged
+    // GetMany
+    struct Member {
+      std::uint64_t key_index = 0;
+      compute::Got got = {};
+      std::uint64_t version = 0;
+      std::uint64_t value = 0;
+    };
+    std::unique_ptr<compute::Cut> cut;
+    std::vector<Member> members;
+    std::vector<std::size_t> wanted;  // of members
+    TimeNs cut_begin_ns = 0;
+    int cut_rounds = 0;
+    // A transaction, or what an invocation writes
+    struct Planned {
+      Operation record;
+      std::string payload;
+      fabric::GroupWrite write;
+    };
+    std::vector<Planned> group;
+    std::size_t group_index = 0;  // in groups_
+    std::vector<std::unique_ptr<compute::Putc>> puts;
+    std::uint64_t token = 0;  // of the invocation that it runs, or has called
   };
   // What a memory server shows to its nodes, and what stays of it for those that outlive it.
   struct Server {
@@ -177,13 +205,37 @@ class World : private daemon::NodeGate {
   void BeginPut(Node* node, Thread* thread, Operation::Kind kind);
   void EndOperation(Node* node, Thread* thread);
   void BeginCall(Node* node, Thread* thread);
-  void AskForWork(Node* node, Thread* thread);
+  void AskForWork(Node* node, Thread* thread, bool has_effects);
   void RunInvocation(Node* node, Thread* thread, std::uint64_t invocation, TimeNs started_ns);
   void Send(Node* node, Thread* thread, fabric::Op op, std::string_view key,
-            std::string_view payload, std::uint64_t argument);
+            std::string_view payload, std::uint64_t argument, std::uint8_t flags = 0);
   void StageMore(Node* node, Thread* thread);
   std::uint64_t ReadValue(const fabric::ExtentHeader* header);
   void CheckHeld(Node* node);
+
+  // --- groups.cc: several keys at once
+  using CutRecord = std::vector<std::pair<std::uint64_t, std::uint64_t>>;  // key, version
+  std::vector<std::uint64_t> SomeKeys();
+  void BeginCut(Node* node, Thread* thread);
+  void NextMember(Node* node, Thread* thread);
+  void OnMember(Node* node, Thread* thread, compute::Got got, bool found);
+  void JudgeCut(Node* node, Thread* thread);
+  void RecordCut(Node* node, Thread* thread);
+  static void DropCut(Thread* thread);
+  void EndCut(Node* node, Thread* thread);
+  void PlanGroup(Thread* thread, std::uint32_t client, bool may_fail);
+  void BeginTransaction(Node* node, Thread* thread);
+  void Ship(Node* node, Thread* thread, std::size_t next, std::function<void(bool)> then);
+  static std::string GroupPayload(const Thread& thread);
+  void RecordGroup(Thread* thread);
+  void CommitGroup(Node* node, Thread* thread);
+  void OnGroupReply(Thread* thread, const fabric::Reply& reply);
+  void EndInvocation(Node* node, Thread* thread);
+  void JudgeEffects(const Thread& thread);
+  void CheckGroups();
+  void CheckWhole(const Operation& write, std::uint64_t version);
+  void CheckCut(const CutRecord& cut, const std::vector<std::size_t>& group, std::uint64_t version);
+  void CheckCutInOrder(const CutRecord& cut);
 
   // --- checks.cc
   void CheckInvariants();
@@ -215,6 +267,7 @@ class World : private daemon::NodeGate {
   void Nudge(NodeId node) override;
   void Fence(NodeId node, const daemon::FenceReason& reason) override;
   void OnNodeForgotten(NodeId node) override;
+  void SendToHome(const daemon::Pool*, int, daemon::GroupMessage) override {}  // there is one
 
   struct Event {
     TimeNs time_ns;
@@ -255,6 +308,12 @@ class World : private daemon::NodeGate {
   std::vector<Operation> history_;
   std::vector<bool> is_void_;  // says nothing: by index in history_
   std::vector<ScheduledGet> scheduled_;
+  std::vector<std::vector<std::size_t>> groups_;  // of history_, that were committed together
+  std::vector<CutRecord> cuts_;
+  // Invocations, by a number in their input: whose effects have been seen; whose callers were told
+  // that they failed.
+  std::set<std::uint64_t> committed_tokens_, failed_tokens_;
+  std::uint64_t next_token_ = 0;
   std::vector<std::string> key_name_;
   std::vector<std::uint64_t> key_hash_;
   // What the directory is being asked, and how many rounds of each object are outstanding.

@@ -22,6 +22,7 @@ struct CallOptions;
 namespace compute {
 class NodeRuntime;
 class DraftState;
+class WriteSet;
 class PendingState;
 class Caller;
 }  // namespace compute
@@ -164,6 +165,31 @@ class Pending {
   std::unique_ptr<compute::PendingState> state_;
 };
 
+// Writes of several keys that become visible at once, or not at all, to every reader, in every
+// coherence mode as a put does. Kept in this process until Commit; dropped without it, nothing
+// happened. Of several writes of one key the last counts. Not thread-safe; outlives its Client.
+class Transaction {
+ public:
+  Transaction(Transaction&&) noexcept;
+  Transaction& operator=(Transaction&&) noexcept;
+  ~Transaction();
+  // if_version is about what there was before the transaction. What cannot be right (a bad key,
+  // more than 4,096 keys) is Commit's error.
+  void Put(std::string_view key, BytesView value, const PutOptions& options = {});
+  // Of what does not exist: changes nothing.
+  void Delete(std::string_view key, const PutOptions& options = {});
+  // Once; FAILED_PRECONDITION afterwards. The version that all of it has; waits for no other node,
+  // but in mode sync. FAILED_PRECONDITION: an if_version does not hold, the message names its key;
+  // RESOURCE_EXHAUSTED: the pool is full, or more is kept back for this node than its quota.
+  absl::StatusOr<Version> Commit();
+
+ private:
+  friend class Client;
+  explicit Transaction(std::shared_ptr<compute::NodeRuntime> runtime);
+  std::shared_ptr<compute::NodeRuntime> runtime_;
+  std::unique_ptr<compute::WriteSet> writes_;
+};
+
 // One node (compute server). Movable; every method is thread-safe, and threads of one Client
 // share its cache. After the memory server restarts, a Client reconnects by itself with an empty
 // cache; meanwhile calls fail with UNAVAILABLE at once. In a forked child every call is refused
@@ -186,6 +212,15 @@ class Client {
   // object of up to 4 KiB is read without it, and is a hit a little later. NOT_FOUND: no such
   // object.
   absl::StatusOr<Object> Get(std::string_view key);
+
+  // The newest versions at one moment, in the order of `keys`: one consistent cut, of transactions
+  // too, in every coherence mode. In place, as Get; of cached objects hardly more than their gets.
+  // Objects that change meanwhile are got again, DEADLINE_EXCEEDED: too often for
+  // ClientOptions::timeout. NOT_FOUND: one of them does not exist.
+  absl::StatusOr<std::vector<Object>> GetMany(absl::Span<const std::string> keys);
+
+  // See Transaction.
+  Transaction Begin();
 
   // Makes `value` the object's next version and returns when it is committed, without waiting for
   // any other node. FAILED_PRECONDITION: options.if_version does not hold; RESOURCE_EXHAUSTED: the

@@ -33,8 +33,11 @@ class Invocation {
   int attempt() const;       // 1, 2, …
 
   absl::StatusOr<Object> Get(std::string_view key);
-  // Kept back until the function has returned OK; dropped when it returns an error. What cannot
-  // be committed then (a bad key, a full pool) is the invocation's error.
+  // Kept back until the function has returned OK; dropped when it returns an error. All of an
+  // invocation's puts and deletes commit together with its result, as a Transaction, and once,
+  // however often it had to be run again: those of the attempt that its caller hears of. What
+  // cannot be committed then (a bad key, a full pool) is the invocation's error. A delete of what
+  // does not exist changes nothing.
   void Put(std::string_view key, BytesView value);
   void Delete(std::string_view key);
   // As Client's; the deadline is at most what is left of this attempt's own. While it waits, this

@@ -1,0 +1,204 @@
+// Sessions and several keys at once: transactions, what invocations write, GetMany.
+
+#include "apta/client.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <deque>
+
+#include "compute/cut.h"
+#include "compute/node_runtime.h"
+#include "compute/session.h"
+#include "compute/write_set.h"
+#include "fabric/hash.h"
+#include "fmt/format.h"
+
+namespace apta {
+namespace compute {
+
+using fabric::GroupWrite;
+using fabric::Op;
+using fabric::Reply;
+
+// ---------------------------------------------------------------------------------------------
+// Commit groups.
+
+// Sends the values to their homes, which keep them back.
+absl::StatusOr<std::vector<GroupWrite>> Session::Ship(const WriteSet& set) {
+  if (!set.status().ok()) return set.status();
+  std::vector<GroupWrite> shipped;
+  for (const WriteSet::Write& write : set.writes()) {
+    GroupWrite& entry = shipped.emplace_back();
+    entry.key_hash = fabric::KeyHash(write.key);
+    entry.if_version = write.if_version;
+    if (!write.value) {
+      entry.key = write.key;
+      continue;
+    }
+    const absl::StatusOr<Reply> reply =
+        AskRoomy(ShardOf(entry.key_hash), {.op = Op::kPut,
+                                           .flags = fabric::kKeepBack,
+                                           .key = write.key,
+                                           .payload = *write.value,
+                                           .argument = fabric::kAnyVersion,
+                                           .timeout_ns = timeout_ns_});
+    absl::Status status = reply.status();
+    if (status.ok() && reply->code != 0) status = MakeError(*reply, write.key);
+    if (!status.ok()) {
+      shipped.pop_back();
+      Unship(shipped);
+      return status;
+    }
+    entry.draft = reply->extent_offset;
+  }
+  return shipped;
+}
+
+void Session::Unship(const std::vector<GroupWrite>& shipped) {
+  for (const GroupWrite& entry : shipped) {
+    if (entry.draft != 0) Tell(ShardOf(entry.key_hash), Op::kAbort, entry.draft);
+  }
+}
+
+absl::StatusOr<Version> Session::Commit(const WriteSet& set) {
+  const absl::StatusOr<std::vector<GroupWrite>> shipped = Ship(set);
+  if (!shipped.ok()) return shipped.status();
+  std::vector<std::byte> payload;
+  std::deque<Putc> puts;  // before the home commits, as for each put
+  int shard = shipped->empty() ? 0 : fabric::kMaxShards;
+  for (const GroupWrite& entry : *shipped) {
+    fabric::AppendGroupWrite(entry, &payload);
+    puts.emplace_back(cache_.get(), entry.key_hash);
+    shard = std::min(shard, ShardOf(entry.key_hash));
+  }
+  const absl::StatusOr<Reply> reply =
+      Ask(shard, {.op = Op::kCommitGroup, .payload = payload, .timeout_ns = timeout_ns_});
+  if (!reply.ok()) return reply.status();
+  if (reply->code != 0) {
+    const bool names_one =
+        reply->reason == fabric::Reason::kVersionMoved && reply->value[1] < set.writes().size();
+    return MakeError(*reply, names_one ? std::string_view(set.writes()[reply->value[1]].key)
+                                       : std::string_view("transaction"));
+  }
+  puts_.fetch_add(puts.size(), std::memory_order_relaxed);  // a statistic
+  for (std::size_t i = 0; i < puts.size(); ++i) {
+    const WriteSet::Write& write = set.writes()[i];
+    // The node's own records of it are in its rings; what has one home may be cached.
+    const Reply own{.code = 0,
+                    .reason = fabric::Reason::kNone,
+                    .version = reply->version,
+                    .extent_offset = (*shipped)[i].draft,
+                    .value = {reply->value[0] & fabric::kUntracked, reply->value[1], 0}};
+    puts[i].OnReply(own, write.value ? write.value->size() : 0, copies_,
+                    link_.enabled() ? fabric::RealClock::ReadNow() : 0);
+  }
+  return reply->version;
+}
+
+absl::Status Session::ShipEffects(std::uint64_t invocation, const WriteSet& set) {
+  const absl::StatusOr<std::vector<GroupWrite>> shipped = Ship(set);
+  if (!shipped.ok()) return shipped.status();
+  std::vector<std::byte> payload;
+  for (const GroupWrite& entry : *shipped) fabric::AppendGroupWrite(entry, &payload);
+  const absl::StatusOr<Reply> reply = AskRoomy(
+      0,
+      {.op = Op::kEffects, .payload = payload, .argument = invocation, .timeout_ns = timeout_ns_});
+  absl::Status status = reply.status();
+  if (status.ok()) status = fabric::MakeStatus(*reply, "what the function wrote");
+  if (!status.ok()) Unship(*shipped);
+  return status;
+}
+
+// ---------------------------------------------------------------------------------------------
+// GetMany.
+
+absl::StatusOr<std::vector<Object>> Session::GetMany(absl::Span<const std::string> keys) {
+  Cut cut(cache_.get());
+  std::vector<Object> objects(keys.size());
+  std::vector<std::size_t> wanted;
+  for (const std::string& key : keys) {
+    cut.Add(fabric::KeyHash(key), key);
+    wanted.push_back(wanted.size());
+  }
+  fabric::TimeNs began_ns = 0;
+  while (true) {
+    if (!wanted.empty()) cut.Begin(link_.enabled() ? fabric::RealClock::ReadNow() : 0);
+    for (const std::size_t i : wanted) {
+      absl::StatusOr<Object> object = Get(keys[i]);
+      if (!object.ok()) return object.status();
+      cut.Got(i, object->version(), (object->pin_ & Object::kCopy) == 0);
+      objects[i] = *std::move(object);
+    }
+    const bool stands = cut.StandsByWords();
+    if (!stands) AwaitHeap(keys.size());
+    const auto moved = stands ? std::vector<std::size_t>() : cut.MovedInHeap();
+    if (!cache_->life().IsAlive()) FailDead();
+    if (has_failed()) return Ended();
+    if (moved && moved->empty()) return objects;
+    wanted = moved.value_or(std::vector<std::size_t>());
+    const fabric::TimeNs now_ns = fabric::RealClock::ReadNow();
+    if (began_ns == 0) began_ns = now_ns;
+    if (now_ns - began_ns > timeout_ns_) {
+      return absl::DeadlineExceededError(
+          fmt::format("pool {}: {} objects changed too often to be read as one for {} ms", pool_,
+                      keys.size(), timeout_ns_ / 1'000'000));
+    }
+    if (wanted.empty()) sched_yield();  // a group is half visible: its home's turn
+  }
+}
+
+// Over an emulated link: one look at the index for each object, all under way at once.
+void Session::AwaitHeap(std::size_t objects) {
+  if (!link_.enabled()) return;
+  fabric::TimeNs back_ns = 0;
+  for (int way = 0; way < 2; ++way) {
+    {
+      std::lock_guard<std::mutex> lock(link_mutex_);
+      back_ns = to_home_.VisibleAt(fabric::RealClock::ReadNow(), objects * fabric::kCacheLineBytes,
+                                   /*is_call=*/false);
+    }
+    while (fabric::RealClock::ReadNow() < back_ns) sched_yield();
+  }
+}
+
+}  // namespace compute
+
+// ---------------------------------------------------------------------------------------------
+
+absl::StatusOr<std::vector<Object>> Client::GetMany(absl::Span<const std::string> keys) {
+  compute::Session* session = runtime_->session();
+  if (session == nullptr) return runtime_->WhyNot();
+  for (const std::string& key : keys) {
+    if (!fabric::IsValidKey(key)) return fabric::CheckKey(key);
+  }
+  return session->GetMany(keys);
+}
+
+Transaction Client::Begin() { return Transaction(runtime_); }
+
+Transaction::Transaction(std::shared_ptr<compute::NodeRuntime> runtime)
+    : runtime_(std::move(runtime)), writes_(std::make_unique<compute::WriteSet>()) {}
+Transaction::Transaction(Transaction&&) noexcept = default;
+Transaction& Transaction::operator=(Transaction&&) noexcept = default;
+Transaction::~Transaction() = default;
+
+void Transaction::Put(std::string_view key, BytesView value, const PutOptions& options) {
+  if (writes_ != nullptr) writes_->Put(key, value, compute::Precondition(options));
+}
+
+void Transaction::Delete(std::string_view key, const PutOptions& options) {
+  if (writes_ != nullptr) writes_->Delete(key, compute::Precondition(options));
+}
+
+absl::StatusOr<Version> Transaction::Commit() {
+  if (writes_ == nullptr) {
+    return absl::FailedPreconditionError("the transaction was committed already");
+  }
+  const std::unique_ptr<compute::WriteSet> writes = std::move(writes_);
+  compute::Session* session = runtime_->session();
+  if (session == nullptr) return runtime_->WhyNot();
+  return session->Commit(*writes);
+}
+
+}  // namespace apta
