@@ -169,6 +169,7 @@ void Execution::End() {
 void Execution::Tell(StateEvent::Kind kind, const Branch& branch, const RunError* error,
                      absl::Duration delay) {
   StateEvent event{.kind = kind,
+                   .run = options_.name,
                    .state = branch.state().name,
                    .type = branch.state().type(),
                    .branch = branch.path,

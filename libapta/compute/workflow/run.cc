@@ -94,6 +94,7 @@ absl::StatusOr<Bytes> Run::Make(const Definition& definition, BytesView input) {
     TaskRunners runners(runtime_, std::max<std::uint64_t>(1, RandomSeed()));
     while (!execution.has_ended()) Step(&execution, &runners);
   }
+  Follow(&execution);
   return End(execution);
 }
 

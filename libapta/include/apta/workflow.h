@@ -51,9 +51,10 @@ class Workflow {
 struct StateEvent {
   enum class Kind { kEntered, kRetrying, kCaught, kFailed, kLeft };
   Kind kind;
-  std::string_view state;  // valid during the callback, as `type`
-  std::string_view type;   // "Task", "Pass", …
-  std::string branch;      // "": the run's own; in a Parallel or Map "Fan[3]", "Fan[3]/Each[0]"
+  std::string_view run;  // its name; valid during the callback, as `state` and `type`
+  std::string_view state;
+  std::string_view type;  // "Task", "Pass", …
+  std::string branch;     // "": the run's own; in a Parallel or Map "Fan[3]", "Fan[3]/Each[0]"
   absl::Time at;
   int attempt = 1;
   absl::Duration delay;  // kRetrying: until then

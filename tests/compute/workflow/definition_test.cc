@@ -100,9 +100,11 @@ TEST(DefinitionTest, AFaultNamesStateAndField) {
       {One(R"("Type":"Task","Resource":"f","End":true,"TimeoutSeconds":-1)"), "not -1"},
       {One(R"("Type":"Task","Resource":"f","End":true,"TimeoutSeconds":1e99)"),
        "must be an integer"},
-      {One(R"("Type":"Task","Resource":"f","End":true,"TimeoutSeconds":1,"TimeoutSecondsPath":"$"})"),
+      {One(R"("Type":"Task","Resource":"f","End":true,"TimeoutSeconds":1,
+           "TimeoutSecondsPath":"$"})"),
        "not JSON"},
-      {One(R"("Type":"Task","Resource":"f","End":true,"TimeoutSeconds":1,"TimeoutSecondsPath":"$")"),
+      {One(R"("Type":"Task","Resource":"f","End":true,"TimeoutSeconds":1,
+           "TimeoutSecondsPath":"$")"),
        R"(field "TimeoutSeconds": excludes TimeoutSecondsPath)"},
       {One(R"("Type":"Task","Resource":"f","End":true,"HeartbeatSeconds":1)"),
        R"(field "HeartbeatSeconds": is of the States Language, but not supported)"},
@@ -115,7 +117,8 @@ TEST(DefinitionTest, AFaultNamesStateAndField) {
        R"(state "A", Retry[0], field "ErrorEquals": is missing)"},
       {One(R"("Type":"Task","Resource":"f","End":true,"Retry":[{"ErrorEquals":[]}])"),
        "array of error names"},
-      {One(R"("Type":"Task","Resource":"f","End":true,"Retry":[{"ErrorEquals":["States.ALL","b"]}])"),
+      {One(R"("Type":"Task","Resource":"f","End":true,
+           "Retry":[{"ErrorEquals":["States.ALL","b"]}])"),
        "must stand alone"},
       {One(R"("Type":"Task","Resource":"f","End":true,"Retry":[{"ErrorEquals":["States.ALL"]},
            {"ErrorEquals":["b"]}])"),
@@ -214,7 +217,8 @@ TEST(DefinitionTest, AChainOfAThousandStatesIsReadAndOneOfNestedOnesIsNot) {
   std::string nested = R"({"StartAt":"X","States":{"X":{"Type":"Succeed"}}})";
   for (int i = 0; i < 1000; ++i) {
     nested = fmt::format(
-        R"({{"StartAt":"S{0}","States":{{"S{0}":{{"Type":"Parallel","End":true,"Branches":[{1}]}}}}}})",
+        R"({{"StartAt":"S{0}","States":{{"S{0}":{{
+            "Type":"Parallel","End":true,"Branches":[{1}]}}}}}})",
         i, nested);
   }
   EXPECT_THAT(Fault(nested), HasSubstr("nested deeper than 128 levels"));

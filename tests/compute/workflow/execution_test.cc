@@ -222,7 +222,8 @@ TEST(ExecutionTest, AChoiceTakesTheFirstRuleThatHolds) {
   const std::string machine = Machine(R"("A":{"Type":"Choice","Choices":[
       {"Variable":"$.n","NumericLessThan":1,"Next":"Low"},
       {"Variable":"$.n","NumericLessThan":5,"Next":"Mid"}],"Default":"High"},
-      "Low":{"Type":"Pass","Result":"low","End":true},"Mid":{"Type":"Pass","Result":"mid","End":true},
+      "Low":{"Type":"Pass","Result":"low","End":true},
+      "Mid":{"Type":"Pass","Result":"mid","End":true},
       "High":{"Type":"Pass","Result":"high","End":true})");
   EXPECT_EQ(Driver(machine).Output(R"({"n":0})"), "low");
   EXPECT_EQ(Driver(machine).Output(R"({"n":1})"), "mid");
