@@ -2,6 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
 #include "compute/workflow/parser.h"
 #include "fmt/format.h"
 
@@ -62,6 +66,19 @@ TEST(DefinitionTest, ABitOfEverythingIsRead) {
   EXPECT_EQ(work.retry[0].errors, (std::vector<std::string>{"UNAVAILABLE", "States.Timeout"}));
   EXPECT_EQ(work.retry[1].max_attempts, 3);
   EXPECT_TRUE(std::get<Task>(work.what).node.has_value());
+}
+
+TEST(DefinitionTest, TheExamplesAreRead) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(EXAMPLES_DIR)) {
+    std::ifstream file(entry.path() / "workflow.json");
+    if (!file) continue;
+    ++count;
+    std::stringstream text;
+    text << file.rdbuf();
+    EXPECT_TRUE(ParseDefinition(text.str()).ok()) << entry << ParseDefinition(text.str()).status();
+  }
+  EXPECT_GE(count, 6);
 }
 
 TEST(DefinitionTest, AFaultNamesStateAndField) {
