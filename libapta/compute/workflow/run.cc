@@ -56,6 +56,18 @@ absl::StatusCode CodeOf(const RunError& error) {
   return absl::StatusCode::kAborted;
 }
 
+absl::StatusOr<RunInfo> ReadRecord(Client* client, std::string_view name) {
+  const absl::StatusOr<Object> object = client->Get(RecordKey(name));
+  if (absl::IsNotFound(object.status())) {
+    return absl::NotFoundError(fmt::format("run {}: there is none of this name", name));
+  }
+  if (!object.ok()) return object.status();
+  absl::StatusOr<RunInfo> run = ParseRecord(AsText(object->bytes()));
+  if (run.ok()) return run;
+  return absl::Status(run.status().code(),
+                      fmt::format("the object '{}' {}", object->key(), MessageOf(run.status())));
+}
+
 bool IsAttached(const std::vector<NodeInfo>& nodes, const RunInfo& run) {
   return std::any_of(nodes.begin(), nodes.end(), [&](const NodeInfo& node) {
     return node.name == run.node && node.pid == run.pid;
@@ -186,20 +198,13 @@ absl::StatusOr<Bytes> Client::Run(const Workflow& workflow, BytesView input,
 }
 
 absl::StatusOr<RunInfo> Client::FindRun(std::string_view name) {
-  const absl::StatusOr<Object> object = Get(workflow::RecordKey(name));
-  if (!object.ok()) {
-    if (!absl::IsNotFound(object.status())) return object.status();
-    return absl::NotFoundError(fmt::format("run {}: there is none of this name", name));
-  }
-  absl::StatusOr<RunInfo> run = workflow::ParseRecord(AsText(object->bytes()));
-  if (!run.ok()) {
-    return absl::Status(run.status().code(), fmt::format("the object '{}' {}", object->key(),
-                                                         workflow::MessageOf(run.status())));
-  }
-  if (run->status != RunStatus::kRunning) return run;
+  absl::StatusOr<RunInfo> run = workflow::ReadRecord(this, name);
+  if (!run.ok() || run->status != RunStatus::kRunning) return run;
   const absl::StatusOr<std::vector<NodeInfo>> nodes = Nodes();
   if (!nodes.ok()) return nodes.status();
-  if (!workflow::IsAttached(*nodes, *run)) run->status = RunStatus::kLost;
+  if (workflow::IsAttached(*nodes, *run)) return run;
+  run = workflow::ReadRecord(this, name);  // it may have ended before its node left
+  if (run.ok() && run->status == RunStatus::kRunning) run->status = RunStatus::kLost;
   return run;
 }
 
