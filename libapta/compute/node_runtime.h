@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <semaphore>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,22 @@ class NodeRuntime : public std::enable_shared_from_this<NodeRuntime> {
   // Waits for a session that is not `old`, at most `timeout_ns`. Nullptr: none came.
   Session* AwaitSession(const Session* old, fabric::TimeNs timeout_ns);
 
+  // A call of a workflow's task: at most kWorkflowCalls of them take lanes at once, whatever runs
+  // there are, so that gets and puts find some free.
+  static constexpr int kWorkflowCalls = 24;
+  class WorkflowCall {
+   public:
+    explicit WorkflowCall(NodeRuntime* runtime) : runtime_(runtime) {
+      runtime_->workflow_calls_.acquire();
+    }
+    ~WorkflowCall() { runtime_->workflow_calls_.release(); }
+    WorkflowCall(const WorkflowCall&) = delete;
+    WorkflowCall& operator=(const WorkflowCall&) = delete;
+
+   private:
+    NodeRuntime* runtime_;
+  };
+
   const ClientOptions& options() const { return options_; }
   const std::string& socket() const { return socket_; }
   ClientStats stats() const;
@@ -67,6 +84,7 @@ class NodeRuntime : public std::enable_shared_from_this<NodeRuntime> {
   fabric::Doorbell wake_agent_;
   std::atomic<Session*> current_{nullptr};
   std::atomic<std::uint64_t> reconnects_{0};
+  std::counting_semaphore<kWorkflowCalls> workflow_calls_{kWorkflowCalls};
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

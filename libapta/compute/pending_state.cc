@@ -20,6 +20,9 @@ namespace {
 // The caller's share of waiting beyond the deadline that the Executor Manager keeps.
 constexpr fabric::TimeNs kGraceNs = 5'000'000'000;
 
+// Marks a status that a function with the same code cannot have returned.
+constexpr char kRefused[] = "apta/refused";
+
 fabric::TimeNs ToNs(absl::Duration duration) {
   return static_cast<fabric::TimeNs>(std::max<std::int64_t>(0, absl::ToInt64Nanoseconds(duration)));
 }
@@ -86,12 +89,17 @@ absl::StatusOr<Bytes> TakeResult(Session* session, const Reply& reply,
         static_cast<absl::StatusCode>(reply.code),
         absl::string_view(reinterpret_cast<const char*>(payload.data()), payload.size()));
   } else {
-    const absl::Status status = fabric::MakeStatus(reply, fmt::format("function {}", function));
+    absl::Status status = fabric::MakeStatus(reply, fmt::format("function {}", function));
     const std::string_view history = AsText(payload);
-    result = history.empty()
-                 ? status
-                 : absl::Status(status.code(),
-                                fmt::format("{} ({})", std::string(status.message()), history));
+    if (!history.empty()) {
+      status = absl::Status(status.code(),
+                            fmt::format("{} ({})", std::string(status.message()), history));
+    }
+    if (reply.reason == fabric::Reason::kQueueFull ||
+        reply.reason == fabric::Reason::kCallerQueueFull) {
+      status.SetPayload(kRefused, absl::Cord());
+    }
+    result = std::move(status);
   }
   const bool is_lent = reply.extent_offset != 0 && (reply.extent_offset & fabric::kInLane) == 0;
   if (is_lent) session->Tell(0, Op::kRelease, reply.extent_offset);
@@ -126,6 +134,8 @@ class Waiting {
 };
 
 }  // namespace
+
+bool WasRefused(const absl::Status& status) { return status.GetPayload(kRefused).has_value(); }
 
 absl::StatusOr<Bytes> Caller::Call(std::string_view function, BytesView input,
                                    const CallOptions& options) const {

@@ -40,6 +40,9 @@ class Caller {
   std::shared_ptr<WaitLimit> limit_;  // nullptr: a client
 };
 
+// Whether a call did not even begin, because too many invocations wait already.
+bool WasRefused(const absl::Status& status);
+
 class PendingState {
  public:
   PendingState(std::shared_ptr<NodeRuntime> runtime, Session* session,

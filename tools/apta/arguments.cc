@@ -102,6 +102,26 @@ void DeclareObjectVerbs(CLI::App* app, Arguments* arguments) {
   stat->add_flag("--json", arguments->json, "As JSON");
 }
 
+void DeclareRunVerbs(CLI::App* app, Arguments* arguments) {
+  CLI::App* run = AddVerb(app, "run", Verb::kRun,
+                          "Run a workflow (Amazon States Language) of functions, showing its "
+                          "states as they go, and write its output; or show a run",
+                          arguments);
+  CLI::Option* file = AddText(run, "WORKFLOW", &arguments->file, "A JSON file; -: standard input");
+  AddText(run, "INPUT", &arguments->input,
+          "A JSON text; @FILE: the file's; -: standard input; none: {}");
+  CLI::Option* name =
+      AddText(run, "--name", &arguments->run_name,
+              "Of the run, unlike any other's, to look for it later; none: one is made up", "NAME");
+  AddText(run, "--show", &arguments->shown_run, "Run nothing: show what this run did", "NAME")
+      ->excludes(file)
+      ->excludes(name);
+  run->add_flag("--json", arguments->json,
+                "What states do, or the shown run, as JSON (one object a line)");
+  CLI::App* runs = AddVerb(app, "runs", Verb::kRuns, "List the runs of workflows", arguments);
+  runs->add_flag("--json", arguments->json, "As JSON");
+}
+
 void DeclareServerVerbs(CLI::App* app, Arguments* arguments, Durations* durations) {
   CLI::App* nodes =
       AddVerb(app, "nodes", Verb::kNodes,
@@ -149,6 +169,7 @@ absl::StatusOr<Arguments> ParseArguments(int argc, const char* const* argv) {
   AddText(&app, "--timeout", &durations.timeout, "Of one request [5s]", "TIME");
   DeclareObjectVerbs(&app, &arguments);
   DeclareServerVerbs(&app, &arguments, &durations);
+  DeclareRunVerbs(&app, &arguments);
   try {
     app.parse(MarkTexts(argc, argv));
   } catch (const CLI::CallForHelp&) {
@@ -163,6 +184,10 @@ absl::StatusOr<Arguments> ParseArguments(int argc, const char* const* argv) {
   }
   if (app.get_subcommands().empty()) {
     return absl::InvalidArgumentError("no command; see apta --help");
+  }
+  if (app.got_subcommand("run") && arguments.shown_run.empty() &&
+      app.get_subcommand("run")->count("WORKFLOW") == 0) {
+    return absl::InvalidArgumentError("run: WORKFLOW is required, or --show; see apta run --help");
   }
   absl::Status status = ParseDuration("--timeout", durations.timeout, &arguments.client.timeout);
   if (status.ok()) {

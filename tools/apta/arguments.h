@@ -13,7 +13,7 @@
 
 namespace apta::tool {
 
-enum class Verb { kPut, kGet, kList, kRemove, kStat, kNodes, kPools, kCall, kDoctor };
+enum class Verb { kPut, kGet, kList, kRemove, kStat, kNodes, kPools, kCall, kRun, kRuns, kDoctor };
 
 struct Arguments {
   Verb verb = Verb::kStat;
@@ -23,13 +23,15 @@ struct Arguments {
   std::optional<std::string> key;  // put, get, stat (none = the memory server itself)
   std::vector<std::string> keys;   // rm
   std::string prefix;              // ls
-  std::string file = "-";          // put, get; "-" = standard input, standard output
-  bool details = false;            // ls
-  bool json = false;               // ls, stat, nodes, pools, doctor
-  std::string function;            // call
-  std::string input;               // call: text, "@FILE" or "-"
-  CallOptions call;                // call
-  std::string root = "/";          // doctor: where the machine's /proc and /sys are
+  std::string file = "-";  // put, get; run: the workflow. "-" = standard input, standard output
+  bool details = false;    // ls
+  bool json = false;       // ls, stat, nodes, pools, run, runs, doctor
+  std::string function;    // call
+  std::string input;       // call, run: text, "@FILE" or "-"
+  CallOptions call;        // call
+  std::string run_name;    // run; "" = one is made up
+  std::string shown_run;   // run: not empty = show this one, run nothing
+  std::string root = "/";  // doctor: where the machine's /proc and /sys are
 };
 
 // INVALID_ARGUMENT: wrong usage, in one line.

@@ -18,6 +18,7 @@
 #include "tools/apta/file_io.h"
 #include "tools/apta/json_text.h"
 #include "tools/apta/progress.h"
+#include "tools/apta/run_commands.h"
 
 namespace apta::tool {
 namespace {
@@ -339,6 +340,36 @@ absl::Status Call(const Arguments& arguments, Output* output) {
   return status.ok() && needs_newline ? output->Write("\n") : status;
 }
 
+absl::Status Run(const Arguments& arguments, Output* output) {
+  if (!arguments.shown_run.empty()) {
+    auto client = Connect(arguments);
+    return client.ok() ? ShowRun(&*client, arguments, output) : client.status();
+  }
+  if (arguments.file == "-" && arguments.input == "-") {
+    return absl::InvalidArgumentError("standard input cannot be both workflow and input");
+  }
+  auto source = Source::Open(arguments.file);
+  if (!source.ok()) return source.status();
+  absl::StatusOr<Bytes> text;
+  {
+    Progress progress("reading", source->size_bytes().value_or(0));
+    text = ReadAll(&*source, &progress);
+  }
+  if (!text.ok()) return text.status();
+  const auto workflow = ReadWorkflow(source->name(), *text);
+  if (!workflow.ok()) return workflow.status();
+  const auto input = CallInput(arguments.input);
+  if (!input.ok()) return input.status();
+  auto client = Connect(arguments);
+  if (!client.ok()) return client.status();
+  return RunWorkflow(&*client, *workflow, *input, arguments, output);
+}
+
+absl::Status Runs(const Arguments& arguments, Output* output) {
+  auto client = Connect(arguments);
+  return client.ok() ? ListRuns(&*client, arguments, output) : client.status();
+}
+
 int RunDoctor(const Arguments& arguments, Output* output) {
   const std::vector<Finding> findings =
       Examine(Machine(arguments.root), arguments.root == "/" ? TryIoUring() : std::nullopt);
@@ -378,6 +409,12 @@ int RunCommand(const Arguments& arguments, Output* output) {
       break;
     case Verb::kCall:
       status = Call(arguments, output);
+      break;
+    case Verb::kRun:
+      status = Run(arguments, output);
+      break;
+    case Verb::kRuns:
+      status = Runs(arguments, output);
       break;
     case Verb::kDoctor:
       return RunDoctor(arguments, output);

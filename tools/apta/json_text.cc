@@ -14,6 +14,10 @@ bool IsUtf8(const std::string& text) {
   return json::parse(quoted).get_ref<const std::string&>() == text;
 }
 
+std::string TimeText(absl::Time time) {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", time, absl::UTCTimeZone());
+}
+
 }  // namespace
 
 json ToJson(const ObjectInfo& object) {
@@ -82,6 +86,50 @@ json ToJson(const PoolInfo& pool) {
           {"last_version", pool.last_version}};
 }
 
+json ToJson(const RunInfo& run) {
+  json states = json::array();
+  for (const RunState& state : run.states) {
+    states.push_back({{"name", state.name},
+                      {"type", state.type},
+                      {"entered", state.entered},
+                      {"left", state.left},
+                      {"retries", state.retries},
+                      {"caught", state.caught},
+                      {"failed", state.failed},
+                      {"first_entered", TimeText(state.first_entered)},
+                      {"last_changed", TimeText(state.last_changed)},
+                      {"last_error", state.last_error}});
+  }
+  json result = {{"name", run.name},
+                 {"status", RunStatusName(run.status)},
+                 {"node", run.node},
+                 {"pid", run.pid},
+                 {"started", TimeText(run.started)},
+                 {"updated", TimeText(run.updated)},
+                 {"transitions", run.transitions},
+                 {"states", states}};
+  if (run.status == RunStatus::kFailed) {
+    result.update({{"error", run.error}, {"cause", run.cause}, {"failed_state", run.failed_state}});
+  }
+  if (!run.output.empty()) {
+    result["output"] = json::parse(AsText(run.output), nullptr, /*allow_exceptions=*/false);
+  }
+  return result;
+}
+
+json ToJson(const StateEvent& event) {
+  constexpr std::string_view kKinds[] = {"entered", "retrying", "caught", "failed", "left"};
+  json result = {{"run", event.run},        {"event", kKinds[static_cast<std::size_t>(event.kind)]},
+                 {"state", event.state},    {"type", event.type},
+                 {"branch", event.branch},  {"at", TimeText(event.at)},
+                 {"attempt", event.attempt}};
+  if (event.kind == StateEvent::Kind::kRetrying) {
+    result["delay_seconds"] = absl::ToDoubleSeconds(event.delay);
+  }
+  if (!event.error.empty()) result.update({{"error", event.error}, {"cause", event.cause}});
+  return result;
+}
+
 json ToJson(const std::vector<Finding>& findings) {
   json list = json::array();
   for (const Finding& finding : findings) {
@@ -95,6 +143,10 @@ json ToJson(const std::vector<Finding>& findings) {
 
 std::string Dump(const json& value) {
   return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+std::string DumpLine(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 }  // namespace apta::tool

@@ -5,3 +5,4 @@
 #include "apta/function.h"
 #include "apta/object.h"
 #include "apta/server.h"
+#include "apta/workflow.h"

@@ -18,7 +18,10 @@
 namespace apta {
 
 class Pending;
+class Workflow;
 struct CallOptions;
+struct RunInfo;
+struct RunOptions;
 namespace compute {
 class NodeRuntime;
 class DraftState;
@@ -252,6 +255,17 @@ class Client {
                              const CallOptions& options = {});
   absl::StatusOr<Pending> Start(std::string_view function, BytesView input,
                                 const CallOptions& options = {});
+
+  // Runs a workflow (workflow.h) and returns its output. `input` is JSON; empty is {}.
+  // INVALID_ARGUMENT: the input is not JSON; ALREADY_EXISTS: there is a run of this name. A run
+  // that fails: the status code that its error names, DEADLINE_EXCEEDED for States.Timeout, else
+  // ABORTED; the message names the state.
+  absl::StatusOr<Bytes> Run(const Workflow& workflow, BytesView input);
+  absl::StatusOr<Bytes> Run(const Workflow& workflow, BytesView input, const RunOptions& options);
+  // What is known of a run of this pool, whoever made it. NOT_FOUND: there is none.
+  absl::StatusOr<RunInfo> FindRun(std::string_view name);
+  // All runs, by name; without their outputs.
+  absl::StatusOr<std::vector<RunInfo>> Runs();
 
   ClientStats stats() const;
   const std::string& node() const;
