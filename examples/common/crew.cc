@@ -68,7 +68,7 @@ absl::Status Crew::Start(const Application& application, const std::string& sock
     if (!nodes.ok()) return nodes.status();
     const auto is_ready = [&](const char* name) {
       return std::any_of(nodes->begin(), nodes->end(), [&](const apta::NodeInfo& node) {
-        return node.name == name && node.functions.size() == 2 * application.steps.size();
+        return node.name == name && node.functions.size() == application.steps.size();
       });
     };
     if (std::all_of(kNodes.begin(), kNodes.end(), is_ready)) return absl::OkStatus();

@@ -42,11 +42,16 @@ json Fill(const json& form, const json& input) {
 }
 
 absl::StatusOr<json> RunTask(apta::Client& client, const json& state, json input) {
-  std::string function = state.at("Resource");
-  if (input.contains("apta.node")) function += "@" + input["apta.node"].get<std::string>();
+  apta::CallOptions options;
+  options.node = input.value("apta.node", "");
+  const json reads = input.value("apta.reads", json::array());
+  for (const json& key : reads.is_array() ? reads : json::array({reads})) {
+    options.reads.push_back(key);
+  }
   input.erase("apta.node");
   input.erase("apta.reads");
-  const absl::StatusOr<apta::Bytes> result = client.Call(function, AsBytes(input.dump()));
+  const absl::StatusOr<apta::Bytes> result =
+      client.Call(state.at("Resource").get<std::string>(), AsBytes(input.dump()), options);
   if (!result.ok()) return result.status();
   return json::parse(AsText(*result));
 }

@@ -96,9 +96,7 @@ absl::Status Serve(const Application& application, const std::string& socket,
       const apta::BytesView bytes = AsBytes(text);
       return apta::Bytes(bytes.begin(), bytes.end());
     };
-    for (const std::string& name : {step.function, step.function + "@" + node}) {
-      if (absl::Status added = host->Register(name, run); !added.ok()) return added;
-    }
+    if (absl::Status added = host->Register(step.function, run); !added.ok()) return added;
   }
   return host->Run();
 }
