@@ -14,7 +14,6 @@
 
 #include "common/crew.h"
 #include "common/pin.h"
-#include "common/states.h"
 
 namespace examples {
 
@@ -69,16 +68,16 @@ std::int64_t OutsideNs(const std::vector<Report>& reports, std::int64_t begin_ns
   return outside + std::max<std::int64_t>(0, end_ns - covered_until);
 }
 
-absl::StatusOr<json> LoadWorkflow(const Application& application, bool pinned) {
+absl::StatusOr<apta::Workflow> LoadWorkflow(const Application& application, bool pinned) {
   const std::string path = application.folder + "/workflow.json";
   const absl::StatusOr<std::string> text = ReadFile(path);
   if (!text.ok()) return text.status();
   json workflow = json::parse(*text, nullptr, /*allow_exceptions=*/false);
   if (workflow.is_discarded()) return absl::InvalidArgumentError(path + " is not JSON");
-  if (!pinned) return workflow;
+  if (!pinned) return apta::Workflow::FromJson(*text);
   std::map<std::string, std::vector<std::string>> nodes_of;
   for (const Step& step : application.steps) nodes_of[step.function] = step.pinned;
-  return Pin(std::move(workflow), nodes_of);
+  return apta::Workflow::FromJson(Pin(std::move(workflow), nodes_of).dump());
 }
 
 absl::Status Forget(apta::Client& client, const std::string& run) {
@@ -88,10 +87,10 @@ absl::Status Forget(apta::Client& client, const std::string& run) {
     const absl::StatusOr<apta::Version> deleted = client.Delete(object.key);
     if (!deleted.ok()) return deleted.status();
   }
-  return absl::OkStatus();
+  return client.Delete("apta.run/" + run).status();
 }
 
-absl::StatusOr<Measured> RunOnce(const Application& application, const json& workflow,
+absl::StatusOr<Measured> RunOnce(const Application& application, const apta::Workflow& workflow,
                                  const InputOptions& input_options, apta::Client& client,
                                  Crew& crew) {
   absl::StatusOr<Input> input = application.make_input(input_options);
@@ -105,12 +104,13 @@ absl::StatusOr<Measured> RunOnce(const Application& application, const json& wor
     return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
   };
   const std::int64_t begin_ns = now_ns();
-  const absl::StatusOr<json> result = RunStates(client, workflow, input->json);
+  const absl::StatusOr<apta::Bytes> output =
+      client.Run(workflow, AsBytes(input->json.dump()), {.name = input_options.run});
   const std::int64_t end_ns = now_ns();
-  if (!result.ok()) return result.status();
+  if (!output.ok()) return output.status();
   absl::StatusOr<std::vector<Report>> reports = crew.TakeReports();
   if (!reports.ok()) return reports.status();
-  absl::StatusOr<Outcome> outcome = application.collect(client, *result);
+  absl::StatusOr<Outcome> outcome = application.collect(client, json::parse(apta::AsText(*output)));
   if (!outcome.ok()) return outcome.status();
   if (absl::Status forgotten = Forget(client, input_options.run); !forgotten.ok()) return forgotten;
   Measured measured{.application = &application,
@@ -124,7 +124,7 @@ absl::StatusOr<Measured> RunOnce(const Application& application, const json& wor
 
 absl::StatusOr<Measured> RunOn(const std::string& socket, const Application& application,
                                const RunOptions& options, const std::string& scratch) {
-  const absl::StatusOr<json> workflow = LoadWorkflow(application, options.pinned);
+  const absl::StatusOr<apta::Workflow> workflow = LoadWorkflow(application, options.pinned);
   if (!workflow.ok()) return workflow.status();
   absl::StatusOr<apta::Client> client =
       apta::Client::Connect({.socket = socket, .node = fmt::format("driver/{}", getpid())});
