@@ -109,7 +109,7 @@ void Home::EndCall(const Upload& upload, const fabric::CallSaid& said, TimeNs no
 // Also of what else has a payload that is no object's.
 void Home::BeginReady(const Waiter& from, const Request& request, TimeNs now_ns) {
   Upload upload = MakeUpload(from, request);
-  if (IsSmall(request)) {
+  if (request.op == Op::kReady && IsSmall(request)) {
     upload.extent = KeepSmall(request).extent;
     EndReady(upload, now_ns);
     return;

@@ -232,7 +232,6 @@ TEST_F(ExecutorManagerTest, ACallerMayDieWhileItsInvocationCommits) {
   ASSERT_TRUE(em_.BeginCommit(1, delivered_[0].second.id));
   em_.ForgetNode(0);
   em_.EndCommit(delivered_[0].second.id, StatusCode::kOk, {70});
-  em_.LoseCommit(delivered_[0].second.id, 10);
   EXPECT_TRUE(released_.contains(70));
   EXPECT_TRUE(released_.contains(5));
   EXPECT_FALSE(em_.has_queued());
