@@ -513,42 +513,6 @@ TEST_F(ExecutorManagerTest, AnAttemptThatDoesNotCountMayCallNothing) {
   EXPECT_EQ(called.reason, Reason::kCancelled);
 }
 
-TEST_F(ExecutorManagerTest, WhatCommitsIsNeitherLateNorRunAgainNorTakenAway) {
-  Host(1, 2, {.max_concurrency = 2});
-  Call(1, 1000);
-  Call(2, 1000);
-  const InvocationId first = delivered_[0].second.id, second = delivered_[1].second.id;
-  EXPECT_FALSE(em_.BeginCommit(2, first)) << "does not run there";
-  EXPECT_TRUE(em_.BeginCommit(1, first));
-  EXPECT_FALSE(em_.BeginCommit(1, first)) << "it has";
-  EXPECT_TRUE(em_.BeginCommit(1, second));
-  em_.Poll(2000);
-  EXPECT_TRUE(answers_.empty()) << "its deadline does not end it any more";
-  em_.EndCommit(first, StatusCode::kOk, {77});
-  ASSERT_EQ(answers_.size(), 1u);
-  EXPECT_EQ(answers_[0].second.payload.extent, 77u);
-  em_.ForgetNode(0);  // the caller
-  em_.EndCommit(second, StatusCode::kOk, {78});
-  EXPECT_EQ(answers_.size(), 1u);
-  EXPECT_EQ(released_, (std::set<std::uint64_t>{1, 2, 78}));
-  EXPECT_EQ(em_.LoadOf(1).running, 0u);
-}
-
-TEST_F(ExecutorManagerTest, WhatItsNodeCouldNotCommitRunsAgain) {
-  Host(1, 1, {.max_attempts = 2});
-  Host(2, 1, {.max_attempts = 2});
-  Call(1);
-  EXPECT_TRUE(em_.BeginCommit(1, delivered_[0].second.id));
-  em_.ForgetNode(1);
-  em_.LoseCommit(delivered_[0].second.id, 1);
-  em_.Poll(1);
-  ASSERT_EQ(delivered_.size(), 2u);
-  EXPECT_TRUE(em_.BeginCommit(2, delivered_[1].second.id));
-  em_.LoseCommit(delivered_[1].second.id, 1);
-  ASSERT_EQ(answers_.size(), 1u);
-  EXPECT_EQ(answers_[0].second.reason, Reason::kNodeLost);
-}
-
 TEST_F(ExecutorManagerTest, OnlyAcknowledgementsOfDeclaredReadsCount) {
   Host(1);
   owing_key_.insert({1, 7});
