@@ -146,11 +146,7 @@ void Cache::ApplyOne(std::uint64_t sequence, const Invalidation& invalidation) {
 // before (invariant 2).
 // Model rule: DROP_ALL_ON_OVERFLOW
 void Cache::DropAll(int shard, std::uint64_t first) {
-  for (std::uint64_t b = 0; b <= bucket_mask_; ++b) {
-    for (int slot = 0; slot < Bucket::kSlots; ++slot) {
-      if ((bucket_[b].word[slot].load() & ~kVisited) != 0) EmptySlot(&bucket_[b], slot);
-    }
-  }
+  EmptyAllSlots();
   for (Fill* fill : fills_) {
     if (fill->shard_ != shard) continue;
     fill->Overtake(~std::uint64_t{0}, first);  // by what, nobody knows
@@ -407,6 +403,13 @@ void Cache::EmptySlot(Bucket* bucket, int slot) {
   if (PrivateCopy::IsPlace(place)) FreeCopy(place);
 }
 
+// By the queues, which know every entry: the table's pages that were never used stay so.
+void Cache::EmptyAllSlots() {
+  while (const std::optional<std::uint32_t> index = eviction_.Any()) {
+    EmptySlot(&bucket_[*index / Bucket::kSlots], static_cast<int>(*index % Bucket::kSlots));
+  }
+}
+
 // A copy has left the cache, or did not get in: it goes with its last reader.
 void Cache::FreeCopy(Place place) {
   if (pins_->WatchIfPinned(place)) {
@@ -434,11 +437,7 @@ void Cache::EvictToLimit() {
 void Cache::Clear() {
   std::lock_guard<std::mutex> lock(mutex_);
   is_closed_ = true;
-  for (std::uint64_t b = 0; b <= bucket_mask_; ++b) {
-    for (int slot = 0; slot < Bucket::kSlots; ++slot) {
-      if (bucket_[b].word[slot].load() != 0) EmptySlot(&bucket_[b], slot);
-    }
-  }
+  EmptyAllSlots();
 }
 
 Cache::Counters Cache::counters() const {

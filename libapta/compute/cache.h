@@ -239,6 +239,7 @@ class Cache {
     return static_cast<std::uint32_t>((bucket - &bucket_[0]) * Bucket::kSlots + slot);
   }
   void EmptySlot(Bucket* bucket, int slot);
+  void EmptyAllSlots();
   void EvictToLimit();
   void Hold(std::uint64_t extent);
   void HoldIfPinned(std::uint64_t extent);

@@ -83,6 +83,11 @@ class Eviction {
   template <typename TestAndClearVisited>
   std::optional<std::uint32_t> TakeVictim(TestAndClearVisited&& visited);
 
+  // A slot that is in a queue; nullopt: there is none.
+  std::optional<std::uint32_t> Any() const {
+    if (objects() == 0) return std::nullopt;
+    return small_.objects != 0 ? small_.oldest : main_.oldest;
+  }
   // What the queues hold.
   std::uint64_t bytes() const { return small_.bytes + main_.bytes; }
   std::uint64_t objects() const { return small_.objects + main_.objects; }

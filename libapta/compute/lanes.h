@@ -5,7 +5,7 @@
 #include <atomic>
 #include <bit>
 #include <cstdint>
-#include <mutex>
+#include <utility>
 
 #include "fabric/doorbell.h"
 #include "fabric/port.h"
@@ -69,12 +69,21 @@ class Lanes {
     return static_cast<std::uint16_t>(page);
   }
 
+  // Owner of the lane. True once, when bodies have shown that they come one after the other: the
+  // rest of the ring is to be populated then, instead of page by page under way.
+  bool TakePopulating(int lane) {
+    if (next_page_[static_cast<std::size_t>(lane)] < kPopulateAfterPages) return false;
+    return !std::exchange(is_populated_[static_cast<std::size_t>(lane)], true);
+  }
+
  private:
+  static constexpr std::uint64_t kPopulateAfterPages = 32;
   static_assert(fabric::kLanes == 64, "one bit per lane");
   alignas(fabric::kCacheLineBytes) std::atomic<std::uint64_t> free_{~std::uint64_t{0}};
   std::atomic<std::uint64_t> abandoned_{0};
   std::array<std::uint32_t, fabric::kLanes> id_{};
   std::array<std::uint64_t, fabric::kLanes> next_page_{};
+  std::array<bool, fabric::kLanes> is_populated_{};
 };
 
 }  // namespace apta::compute

@@ -122,6 +122,7 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
   std::uint16_t staging_page = 0;
   if (!is_inline) {
     staging_page = lanes_.TakeStaging(lane, staged_bytes);
+    if (lanes_.TakePopulating(lane)) port_.PopulateStaging(lane);
     std::copy(question.key.begin(), question.key.end(),
               reinterpret_cast<char*>(port_.staging(lane) + staging_page * fabric::kPageBytes));
     staged =

@@ -102,6 +102,13 @@ void Port::Retire() {
        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
+void Port::PopulateStaging(int lane_index) const {
+#ifndef MADV_POPULATE_WRITE
+  constexpr int MADV_POPULATE_WRITE = 23;  // Linux 5.14
+#endif
+  madvise(staging(lane_index), kStagingBytes, MADV_POPULATE_WRITE);
+}
+
 SubmissionRing<>* Port::submissions(int shard) const {
   auto* part = data_ + kPageBytes + static_cast<std::uint64_t>(shard) * kShardPartBytes;
   return &reinterpret_cast<ShardPart*>(part)->submissions;

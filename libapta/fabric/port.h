@@ -120,6 +120,8 @@ class Port {
   Lane* lane(int lane_index) const {
     return reinterpret_cast<Lane*>(data_ + holds_offset_ + sizeof(HoldTable)) + lane_index;
   }
+  // Node: faults the lane's staging ring in, 1 to 4 ms; whether it could does not matter.
+  void PopulateStaging(int lane_index) const;
   std::byte* staging(int lane_index) const {
     return data_ + holds_offset_ + sizeof(HoldTable) + kLanesBytes +
            static_cast<std::uint64_t>(lane_index) * kStagingBytes;
