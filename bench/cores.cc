@@ -1,4 +1,4 @@
-#include "bench/cores.h"
+#include "cores.h"
 
 #include <sched.h>
 #include <sys/sysinfo.h>

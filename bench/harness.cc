@@ -15,9 +15,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "bench/temporary_folder.h"
 #include "measure.h"
 #include "population.h"
+#include "temporary_folder.h"
 
 extern char** environ;
 

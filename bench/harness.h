@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "apta/apta.h"
-#include "bench/cores.h"
+#include "cores.h"
 
 namespace apta::bench {
 

@@ -136,9 +136,10 @@ class Results {
   // Where to write it. `wanted`: its folder must be there.
   absl::StatusOr<std::string> Begin(const std::string& wanted) {
     const fs::path parent = fs::path(wanted).parent_path();
-    const char* const folder = parent.empty() ? "." : parent.c_str();
-    if (access(folder, W_OK | X_OK) != 0 || fs::is_directory(wanted)) {
-      const int why = fs::is_directory(wanted) ? EISDIR : errno;
+    const bool is_possible = access(parent.empty() ? "." : parent.c_str(), W_OK | X_OK) == 0;
+    const int why = is_possible ? EISDIR : errno;
+    std::error_code ignored;
+    if (!is_possible || fs::is_directory(wanted, ignored)) {
       return absl::ErrnoToStatus(why, fmt::format("{} cannot be written", wanted));
     }
     files_.emplace_back(fmt::format("{}/result-{}", RunFolder(), files_.size()), wanted);

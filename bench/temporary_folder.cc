@@ -1,4 +1,4 @@
-#include "bench/temporary_folder.h"
+#include "temporary_folder.h"
 
 #include <errno.h>
 #include <fcntl.h>

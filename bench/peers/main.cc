@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -54,9 +55,11 @@ std::vector<std::string> Names(const auto& from, const auto& name_of) {
 // Before minutes of measuring, not after them. "": it can be.
 std::string WhyNotWritten(const std::string& path) {
   const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  const char* const folder = parent.empty() ? "." : parent.c_str();
-  if (access(folder, W_OK | X_OK) == 0) return "";
-  return fmt::format("{}: {}", folder, strerrordesc_np(errno));
+  const bool is_possible = access(parent.empty() ? "." : parent.c_str(), W_OK | X_OK) == 0;
+  const int why = is_possible ? EISDIR : errno;
+  std::error_code ignored;
+  if (is_possible && !std::filesystem::is_directory(path, ignored)) return "";
+  return fmt::format("{} cannot be written: {}", path, strerrordesc_np(why));
 }
 
 void Declare(CLI::App* app, Flags* flags) {
