@@ -427,7 +427,9 @@ void RegisterAll() {
 void CleanUp() {
   g_plain.reset();
   g_jittered.reset();
-  if (!CurrentRun().samples.empty()) std::ofstream(CurrentRun().samples) << g_samples << "\n";
+  if (CurrentRun().samples.empty() || g_samples.empty()) return;
+  const nlohmann::json all = {{"quick", CurrentRun().quick}, {"samples", g_samples}};
+  std::ofstream(CurrentRun().samples) << all << "\n";
 }
 
 }  // namespace

@@ -5,9 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,27 +13,15 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "measure.h"
 #include "population.h"
+#include "temporary_folder.h"
 
 extern char** environ;
 
 namespace apta::bench {
-
-// --- cores
-
-void UseCores(Cores cores) {
-  const int count = get_nprocs();
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (int core = 0; core < count; ++core) {
-    const bool is_last = core == count - 1;
-    const bool may = cores == Cores::kAll || count == 1 || (cores == Cores::kHomes) == is_last;
-    if (may) CPU_SET(static_cast<unsigned>(core), &set);
-  }
-  sched_setaffinity(0, sizeof(set), &set);
-}
 
 // --- processes
 
@@ -96,6 +82,8 @@ SharedBytes::~SharedBytes() {
 
 namespace {
 
+std::optional<TemporaryFolder> g_folder;  // from MakeRunFolder to DropRunFolder
+
 nlohmann::json ToJson(const PoolOptions& pool) {
   return {{"name", pool.name},
           {"bytes", pool.bytes},
@@ -120,6 +108,20 @@ PoolOptions FromJson(const nlohmann::json& json) {
 
 }  // namespace
 
+const std::string& RunFolder() { return g_folder->path(); }
+
+absl::Status MakeRunFolder() {
+  std::error_code error;
+  const std::string parent = std::filesystem::temp_directory_path(error);
+  if (error) return absl::NotFoundError(fmt::format("TMPDIR: {}", error.message()));
+  absl::StatusOr<TemporaryFolder> made = TemporaryFolder::Create(parent, "apta-bench");
+  if (!made.ok()) return made.status();
+  g_folder.emplace(*std::move(made));
+  return absl::OkStatus();
+}
+
+void DropRunFolder() { g_folder.reset(); }
+
 int RunServer(const std::vector<std::string>& words) {
   ServerOptions options{.socket = words[0], .shards = std::stoi(words[1])};
   const absl::StatusOr<LinkOptions> link = LinkOptions::Parse(words[2]);
@@ -136,10 +138,9 @@ int RunServer(const std::vector<std::string>& words) {
   return 0;
 }
 
-Server::Server(const std::vector<PoolOptions>& pools, int shards, const std::string& link)
-    : folder_(std::filesystem::temp_directory_path() / "apta-bench-XXXXXX") {
-  if (mkdtemp(folder_.data()) == nullptr) Die(absl::ErrnoToStatus(errno, folder_));
-  socket_ = folder_ + "/aptad.sock";
+Server::Server(const std::vector<PoolOptions>& pools, int shards, const std::string& link) {
+  static int servers = 0;
+  socket_ = fmt::format("{}/aptad-{}.sock", RunFolder(), ++servers);
   nlohmann::json all = nlohmann::json::array();
   for (const PoolOptions& pool : pools) all.push_back(ToJson(pool));
   int ready[2];
@@ -158,10 +159,7 @@ Server::Server(const std::vector<PoolOptions>& pools, int shards, const std::str
   if (!populated.ok()) Die(populated);
 }
 
-Server::~Server() {
-  process_->End(SIGTERM);
-  std::filesystem::remove_all(folder_);
-}
+Server::~Server() { process_->End(SIGTERM); }
 
 std::uint64_t MappedBytes(pid_t pid, std::string_view field, std::string_view path) {
   std::ifstream smaps(fmt::format("/proc/{}/smaps", pid));

@@ -17,16 +17,9 @@
 #include <vector>
 
 #include "apta/apta.h"
+#include "cores.h"
 
 namespace apta::bench {
-
-// --- cores
-
-// Where the calling thread, and what it begins from now on, may run. Homes have the last core to
-// themselves where there are several, whoever calls them the others: else it is chance who meets
-// whom, which a message notices more than anything else.
-enum class Cores { kAll, kHomes, kCallers };
-void UseCores(Cores cores);
 
 // --- processes
 
@@ -69,6 +62,12 @@ class SharedBytes {
   void* data_;
 };
 
+// This run's, below TMPDIR; removed with all in it however the run ends. Made by the suite's Main,
+// before all else.
+const std::string& RunFolder();
+absl::Status MakeRunFolder();
+void DropRunFolder();
+
 // A memory server in a process of its own. When the constructor returns, its pools are populated
 // and have the pages that they will keep.
 class Server {
@@ -82,7 +81,6 @@ class Server {
   pid_t pid() const { return process_->pid(); }
 
  private:
-  std::string folder_;
   std::string socket_;
   std::unique_ptr<Process> process_;
 };

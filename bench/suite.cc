@@ -1,16 +1,24 @@
 #include "suite.h"
 
+#include <errno.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <filesystem>
+#include <system_error>
 
+#include "absl/strings/numbers.h"
 #include "floor.h"
 
 namespace apta::bench {
 namespace {
+
+namespace fs = std::filesystem;
 
 Run g_run;  // written once, by Main
 
@@ -114,41 +122,121 @@ std::string Name(std::string_view op, const Where& where) {
   return name;
 }
 
+namespace {
+
+int UsageError(std::string_view what) {
+  fmt::print(stderr, "{} (see --help)\n", what);
+  return 2;
+}
+
+// What is asked for as a file comes there when it is complete, and is written in the run's folder
+// until then: who is interrupted leaves no half one.
+class Results {
+ public:
+  // Where to write it. `wanted`: its folder must be there.
+  absl::StatusOr<std::string> Begin(const std::string& wanted) {
+    const fs::path parent = fs::path(wanted).parent_path();
+    const bool is_possible = access(parent.empty() ? "." : parent.c_str(), W_OK | X_OK) == 0;
+    const int why = is_possible ? EISDIR : errno;
+    std::error_code ignored;
+    if (!is_possible || fs::is_directory(wanted, ignored)) {
+      return absl::ErrnoToStatus(why, fmt::format("{} cannot be written", wanted));
+    }
+    files_.emplace_back(fmt::format("{}/result-{}", RunFolder(), files_.size()), wanted);
+    return files_.back().first;
+  }
+  absl::Status Publish() const {
+    for (const auto& [written, wanted] : files_) {
+      std::error_code error;
+      if (!fs::exists(written)) continue;  // no samples to be had
+      fs::copy_file(written, wanted + ".part", fs::copy_options::overwrite_existing, error);
+      if (!error) fs::rename(wanted + ".part", wanted, error);
+      if (error) return absl::UnavailableError(fmt::format("{}: {}", wanted, error.message()));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> files_;
+};
+
+// Sets g_run; what is Google Benchmark's is left in `words`. An error is one of usage.
+absl::Status Parse(std::vector<std::string>* words, Results* results) {
+  constexpr std::string_view kOut = "--benchmark_out=";
+  std::vector<std::string> left;
+  for (auto word = words->begin(); word != words->end(); ++word) {
+    const bool takes_value = *word == "--near" || *word == "--samples";
+    if (takes_value && word + 1 == words->end()) {
+      return absl::InvalidArgumentError(fmt::format("{} needs a value", *word));
+    }
+    if (*word == "--quick") {
+      g_run.quick = true;
+      SetSecondsPerRepetition(0.01);
+    } else if (*word == "--all") {
+      g_run.all = true;
+    } else if (*word == "--near") {
+      double ns = 0;
+      if (!absl::SimpleAtod(*++word, &ns) || !(ns > 0) || !std::isfinite(ns)) {
+        return absl::InvalidArgumentError(fmt::format("--near {}: not a time in ns", *word));
+      }
+      SetNearRing(ns);
+    } else if (*word == "--samples" || word->starts_with(kOut)) {
+      const bool is_samples = !word->starts_with(kOut);
+      const absl::StatusOr<std::string> file =
+          results->Begin(is_samples ? *++word : word->substr(kOut.size()));
+      if (!file.ok()) return file.status();
+      if (is_samples) {
+        g_run.samples = *file;
+      } else {
+        left.push_back(fmt::format("{}{}", kOut, *file));
+      }
+    } else {
+      left.push_back(*word);
+    }
+  }
+  *words = std::move(left);
+  return absl::OkStatus();
+}
+
+// Everything but its frame.
+int RunSuite(const Suite& suite) {
+  UseCores(Cores::kCallers);
+  suite.register_all();
+  Lines lines;
+  const std::size_t found = benchmark::RunSpecifiedBenchmarks(&lines);
+  if (suite.clean_up) suite.clean_up();
+  DropRingReference();
+  // Google Benchmark has said that its filter matches nothing.
+  return lines.failed() || found == 0 ? 1 : 0;
+}
+
+}  // namespace
+
 int Main(int argc, char** argv, const Suite& suite) {
   std::vector<std::string> words(argv + 1, argv + argc);
   if (words.size() >= 3 && words[0] == "--role") return RunRole(suite, words);
-  std::vector<char*> left = {argv[0]};  // for Google Benchmark
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    if (words[i] == "--help" || words[i] == "-h") {
-      PrintHelp(suite);
-      return 0;
-    }
-    if (words[i] == "--quick") {
-      g_run.quick = true;
-      SetSecondsPerRepetition(0.01);
-    } else if (words[i] == "--all") {
-      g_run.all = true;
-    } else if (words[i] == "--near" && i + 1 < words.size()) {
-      SetNearRing(std::stod(words[++i]));
-    } else if (words[i] == "--samples" && i + 1 < words.size()) {
-      g_run.samples = words[++i];
-    } else {
-      left.push_back(words[i].data());
-    }
+  if (std::ranges::find_first_of(words, std::array{"--help", "-h"}) != words.end()) {
+    PrintHelp(suite);
+    return 0;
   }
+  const absl::Status made = MakeRunFolder();
+  if (!made.ok()) Die(made);
+  Results results;
+  const absl::Status parsed = Parse(&words, &results);
+  if (!parsed.ok()) return UsageError(std::string(parsed.message()));
+  std::vector<char*> left = {argv[0]};  // for Google Benchmark
+  for (std::string& word : words) left.push_back(word.data());
   int count = static_cast<int>(left.size());
   left.push_back(nullptr);
   benchmark::Initialize(&count, left.data());
   if (benchmark::ReportUnrecognizedArguments(count, left.data())) return 2;
   benchmark::AddCustomContext("suite", std::string(suite.name));
   benchmark::AddCustomContext("quick", g_run.quick ? "1" : "0");
-  UseCores(Cores::kCallers);
-  suite.register_all();
-  Lines lines;
-  benchmark::RunSpecifiedBenchmarks(&lines);
-  if (suite.clean_up) suite.clean_up();
-  DropRingReference();
-  return lines.failed() ? 1 : 0;
+  const int code = RunSuite(suite);
+  const absl::Status published = results.Publish();
+  DropRunFolder();
+  if (!published.ok()) Die(published);
+  return code;
 }
 
 }  // namespace apta::bench

@@ -5,7 +5,7 @@
 // exchanged by the linker (--wrap): the client's thread, when it would wait, hands the turn to the
 // home's thread and gets it back when that one has nothing left to do. Likewise the clock stands
 // still for both, the agents of the clients never begin, and what must be counted (allocations,
-// locks, readings of the clock, copies) goes past a counter.
+// readings of the clock, copies) goes past a counter.
 //
 // Invariants
 //   1. From BeginTurns on, of the client's and the home's thread exactly one runs.
@@ -30,7 +30,6 @@ void StopCounting();
 
 struct Counted {
   std::uint64_t allocations = 0;
-  std::uint64_t locks = 0;
   std::uint64_t clock_readings = 0;
   std::uint64_t copied_bytes = 0;  // by memcpy and memmove, where the compiler calls them
   // System calls of a turn after the first one are not seen: 0 is 0, all else is "at least".

@@ -1,6 +1,8 @@
 // Āpta beside what one would use otherwise: the same workload, on all systems in turns, in one run.
+#include <errno.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -10,12 +12,15 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "bench/cores.h"
 #include "bench/peers/measure.h"
 #include "bench/peers/process.h"
 #include "bench/peers/run.h"
+#include "bench/temporary_folder.h"
 
 namespace apta::peers {
 namespace {
@@ -45,6 +50,16 @@ std::vector<std::string> Names(const auto& from, const auto& name_of) {
   std::vector<std::string> names;
   for (const auto& one : from) names.emplace_back(name_of(one));
   return names;
+}
+
+// Before minutes of measuring, not after them. "": it can be.
+std::string WhyNotWritten(const std::string& path) {
+  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
+  const bool is_possible = access(parent.empty() ? "." : parent.c_str(), W_OK | X_OK) == 0;
+  const int why = is_possible ? EISDIR : errno;
+  std::error_code ignored;
+  if (is_possible && !std::filesystem::is_directory(path, ignored)) return "";
+  return fmt::format("{} cannot be written: {}", path, strerrordesc_np(why));
 }
 
 void Declare(CLI::App* app, Flags* flags) {
@@ -86,7 +101,9 @@ void Declare(CLI::App* app, Flags* flags) {
   app->add_flag("--large", flags->large, "64 MiB objects too");
   app->add_flag("--quick", flags->quick,
                 "Whether it works, not how fast: short turns, few objects, three sizes; < 20 s");
-  app->add_option("--json", flags->json, "Write all records there, too")->type_name("FILE");
+  app->add_option("--json", flags->json, "Write all records there, too")
+      ->type_name("FILE")
+      ->check(CLI::Validator(WhyNotWritten, ""));
   app->add_option("--folder", flags->folder,
                   "Where sockets and files go, in a folder of their own; on tmpfs [/dev/shm]")
       ->check(CLI::ExistingDirectory);
@@ -167,10 +184,11 @@ absl::Status StartAll(const Setup& setup, Systems* systems) {
   return absl::OkStatus();
 }
 
-nlohmann::json SettingsOf(const RunOptions& options, const Setup& setup) {
+nlohmann::json SettingsOf(const Flags& flags, const RunOptions& options, const Setup& setup) {
   nlohmann::json keys = nlohmann::json::object();
   for (const SizeClass& size : options.sizes) keys[size.label] = size.key_count;
-  return {{"rounds", options.rounds},
+  return {{"quick", flags.quick},
+          {"rounds", options.rounds},
           {"turn_ns", options.turn_ns},
           {"warm_ns", options.warm_ns},
           {"pipeline_depth", options.depth},
@@ -184,9 +202,12 @@ nlohmann::json SettingsOf(const RunOptions& options, const Setup& setup) {
 
 absl::Status Run(const Flags& flags) {
   const RunOptions options = OptionsOf(flags);
-  auto folder = TemporaryFolder::Create(flags.folder);
+  auto folder = bench::TemporaryFolder::Create(flags.folder, "apta-peers");
   if (!folder.ok()) return folder.status();
   const Setup setup = SetupOf(flags, options, folder->path());
+  // Clients' threads, and those of what runs in this process, inherit it; servers have the other.
+  bench::UseCores(bench::Cores::kCallers);
+  if (flags.quick) Print("quick run: the figures mean nothing\n");
   Report report;
   absl::Status status;
   {
@@ -195,8 +216,9 @@ absl::Status Run(const Flags& flags) {
     if (status.ok()) status = RunAll(options, systems, g_stop, &report);
   }
   report.PrintSummary();
-  if (!flags.json.empty()) {
-    status.Update(report.WriteJson(flags.json, SettingsOf(options, setup)));
+  if (flags.quick) Print("quick run: the figures mean nothing\n");
+  if (!flags.json.empty() && status.ok()) {
+    status = report.WriteJson(flags.json, SettingsOf(flags, options, setup));
   }
   return status;
 }

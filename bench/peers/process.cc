@@ -19,6 +19,8 @@
 #include <thread>
 #include <utility>
 
+#include "bench/cores.h"
+
 namespace apta::peers {
 namespace {
 
@@ -61,47 +63,7 @@ std::string TailOf(const std::string& log) {
   _exit(127);
 }
 
-[[noreturn]] void Sweep(int fd, const std::string& path, pid_t parent) {
-  // Ctrl-C and a time limit reach the whole group; this is the one that cleans up after both.
-  for (const int ignored : {SIGINT, SIGTERM, SIGHUP}) signal(ignored, SIG_IGN);
-  prctl(PR_SET_NAME, "peers-sweeper");
-  char byte;
-  while (read(fd, &byte, 1) < 0 && errno == EINTR && getppid() == parent) {
-  }
-  std::error_code ignored;
-  std::filesystem::remove_all(path, ignored);
-  _exit(0);
-}
-
 }  // namespace
-
-absl::StatusOr<TemporaryFolder> TemporaryFolder::Create(const std::string& parent) {
-  std::string path = parent + "/apta-peers-XXXXXX";
-  if (mkdtemp(path.data()) == nullptr) {
-    return absl::UnavailableError(fmt::format("{}: {}", path, strerrordesc_np(errno)));
-  }
-  int fds[2];
-  if (pipe2(fds, O_CLOEXEC) != 0) return absl::UnavailableError("no pipe to be had");
-  const pid_t self = getpid();
-  const pid_t sweeper = fork();
-  if (sweeper == 0) {
-    close(fds[1]);
-    Sweep(fds[0], path, self);
-  }
-  close(fds[0]);
-  return TemporaryFolder(std::move(path), fds[1], sweeper);
-}
-
-TemporaryFolder::TemporaryFolder(TemporaryFolder&& other) noexcept
-    : path_(std::move(other.path_)),
-      alive_fd_(std::exchange(other.alive_fd_, -1)),
-      sweeper_(other.sweeper_) {}
-
-TemporaryFolder::~TemporaryFolder() {
-  if (alive_fd_ < 0) return;
-  close(alive_fd_);
-  waitpid(sweeper_, nullptr, 0);
-}
 
 absl::StatusOr<ServerProcess> ServerProcess::Start(std::vector<std::string> words,
                                                    const std::string& socket,
@@ -110,17 +72,26 @@ absl::StatusOr<ServerProcess> ServerProcess::Start(std::vector<std::string> word
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   const pid_t self = getpid();
+  // The child inherits where it may run.
+  bench::UseCores(bench::Cores::kHomes);
   const pid_t pid = fork();
   if (pid == 0) BecomeServer(arguments.data(), log.c_str(), self);
+  bench::UseCores(bench::Cores::kCallers);
   if (pid < 0) return absl::UnavailableError("fork failed");
   ServerProcess server(pid);
 
   const auto deadline = Clock::now() + std::chrono::seconds(20);
   while (!TakesConnections(socket)) {
-    const bool ended = waitpid(pid, nullptr, WNOHANG) == pid;
+    int how = 0;
+    const bool ended = waitpid(pid, &how, WNOHANG) == pid;
     if (ended) server.pid_ = -1;
     if (ended || Clock::now() > deadline) {
-      return absl::UnavailableError(fmt::format("{} does not serve: {}", words[0], TailOf(log)));
+      const std::string state = !ended           ? "it takes no connections"
+                                : WIFEXITED(how) ? fmt::format("exit code {}", WEXITSTATUS(how))
+                                                 : fmt::format("signal {}", WTERMSIG(how));
+      const std::string said = TailOf(log);
+      return absl::UnavailableError(fmt::format("{} does not serve {}: {}, and says {}", words[0],
+                                                socket, state, said.empty() ? "nothing" : said));
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(2));  // nobody announces a socket
   }

@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <set>
+#include <system_error>
 #include <utility>
 
 #include "bench/peers/measure.h"
@@ -32,6 +34,7 @@ std::string Time(double ns) {
 
 std::string Ratio(double ratio) {
   if (ratio == 0) return "";
+  if (ratio < 0.0095) return fmt::format("1/{:.0f}", 1 / ratio);
   if (ratio >= 9999.5) return fmt::format("{:.0f}k×", ratio / 1000);
   return fmt::format("{:.{}f}×", ratio, ratio < 9.95 ? 2 : ratio < 99.5 ? 1 : 0);
 }
@@ -185,10 +188,14 @@ absl::Status Report::WriteJson(const std::string& path, const nlohmann::json& se
   for (const Record& record : records_) records.push_back(ToJson(record));
   const nlohmann::json all = {
       {"schema", 1}, {"machine", Machine()}, {"settings", settings}, {"records", records}};
-  std::ofstream file(path);
+  // Nobody finds a half one.
+  const std::string part = path + ".part";
+  std::ofstream file(part);
   file << all.dump(1) << '\n';
   file.close();
-  if (!file) return absl::UnavailableError(fmt::format("{}: cannot be written", path));
+  std::error_code error;
+  if (file) std::filesystem::rename(part, path, error);
+  if (!file || error) return absl::UnavailableError(fmt::format("{}: cannot be written", path));
   return absl::OkStatus();
 }
 
