@@ -73,14 +73,15 @@ class Experiment {
     return ::testing::AssertionFailure() << log;
   }
 
-  // Until there are `operations` and `kills`.
+  // Until there are `operations` and `kills`, and a node that was fenced, where some are to be.
   void Torment() {
     const auto begin = std::chrono::steady_clock::now();
     for (int i = 0; i < kWorkers; ++i) Spawn(i);
     {
       Client client = ConnectTo(socket_, "caller");
       std::thread caller([&] { CallReads(&client, &recording_, seed_); });
-      while (recording_.record_count() < operations_ || killed_count_ < kills_) {
+      while (recording_.record_count() < operations_ || killed_count_ < kills_ ||
+             (fences_ && FencedCount() == 0)) {
         StopOrKillOne();
         if (std::chrono::steady_clock::now() - begin > kLongestRun) {
           ADD_FAILURE() << "no end after " << recording_.record_count() << " operations";
