@@ -16,6 +16,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -103,6 +104,7 @@ class World : private daemon::NodeGate {
     std::optional<TimeNs> invocation_ns;  // when the invocation that it runs was started
     int gets_left = 0;                    // of that invocation
     std::uint64_t invocation = 0;
+    std::uint64_t in_lane = 0;  // the first word of the payload beside its last reply
     std::unique_ptr<compute::Getc> get;
     std::unique_ptr<compute::Putc> put;
     std::string key;
@@ -255,6 +257,11 @@ class World : private daemon::NodeGate {
   const fabric::HoldTable& Holds(NodeId node) override;
   void AnswerWith(const scheduler::Waiter& to, const fabric::Reply& reply,
                   BytesView payload) override {
+    Node* node = AtSlot(to.node);
+    if (node != nullptr && to.lane < node->threads.size()) {
+      std::memcpy(&node->threads[to.lane].in_lane, payload.data(),
+                  std::min(payload.size(), sizeof(std::uint64_t)));
+    }
     fabric::Reply with = reply;
     with.extent_offset = fabric::kInLane + payload.size();
     Answer(to, with, payload.size());
