@@ -338,7 +338,6 @@ void Home::OnAcknowledged(const RoundSpec& round) {
 void Home::CheckDebts() {
   next_check_ns_ = now_ns_ + std::clamp(ack_deadline_ns_ / 16, kMinCheckNs, kMaxCheckNs);
   if (oic_.open_rounds() == 0 && oic_.owing().empty()) return;
-  // All are looked at before one is fenced: what waited for that one may begin new rounds.
   std::vector<std::pair<NodeId, FenceReason>> overdue;
   oic_.answering().ForEach([&](NodeId node) {
     if (const auto reason = CheckDebt(node)) overdue.emplace_back(node, *reason);
