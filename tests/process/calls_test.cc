@@ -24,11 +24,8 @@ using test::Folder;
 using test::NodesWith;
 using test::Other;
 using test::Scaled;
-
-Bytes ToBytes(std::string_view text) { return Bytes(AsBytes(text).begin(), AsBytes(text).end()); }
-std::string ToText(const absl::StatusOr<Bytes>& bytes) {
-  return bytes.ok() ? std::string(AsText(*bytes)) : bytes.status().ToString();
-}
+using test::ToBytes;
+using test::ToText;
 
 [[noreturn]] void Spin() {
   for (volatile bool for_ever = true; for_ever;) {

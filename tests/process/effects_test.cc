@@ -27,11 +27,7 @@ using test::Folder;
 using test::NodesWith;
 using test::Other;
 using test::Scaled;
-
-Bytes ToBytes(std::string_view text) {
-  const BytesView view = AsBytes(text);
-  return Bytes(view.begin(), view.end());
-}
+using test::ToBytes;
 
 // Each attempt writes under its own name, so that two that count would show.
 absl::StatusOr<Bytes> Write(Invocation& invocation) {

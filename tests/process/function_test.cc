@@ -18,14 +18,8 @@ using test::Eventually;
 using test::Folder;
 using test::NodesWith;
 using test::RunningHost;
-
-Bytes ToBytes(std::string_view text) {
-  const BytesView view = AsBytes(text);
-  return Bytes(view.begin(), view.end());
-}
-std::string ToText(const absl::StatusOr<Bytes>& bytes) {
-  return bytes.ok() ? std::string(AsText(*bytes)) : bytes.status().ToString();
-}
+using test::ToBytes;
+using test::ToText;
 
 class FunctionTest : public ::testing::Test {
  protected:

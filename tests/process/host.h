@@ -1,16 +1,26 @@
-// A FunctionHost that runs on a thread of the test, and how to wait for it.
+// A FunctionHost that runs on a thread of the test, how to wait for it, and texts as functions have
+// them.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 
 #include "apta/apta.h"
 
 namespace apta::test {
+
+inline Bytes ToBytes(std::string_view text) {
+  const BytesView view = AsBytes(text);
+  return Bytes(view.begin(), view.end());
+}
+inline std::string ToText(const absl::StatusOr<Bytes>& bytes) {
+  return bytes.ok() ? std::string(AsText(*bytes)) : bytes.status().ToString();
+}
 
 class RunningHost {
  public:

@@ -25,18 +25,13 @@ using test::Folder;
 using test::NodesWith;
 using test::Result;
 using test::RunningHost;
+using test::ToBytes;
+using test::ToText;
 using ::testing::AllOf;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-Bytes ToBytes(std::string_view text) {
-  const BytesView view = AsBytes(text);
-  return Bytes(view.begin(), view.end());
-}
-std::string ToText(const absl::StatusOr<Bytes>& bytes) {
-  return bytes.ok() ? std::string(AsText(*bytes)) : bytes.status().ToString();
-}
 Workflow Read(const std::string& definition) {
   auto workflow = Workflow::FromJson(definition);
   if (!workflow.ok()) {
