@@ -414,18 +414,21 @@ absl::Span<std::byte> Session::PayloadOf(std::uint64_t extent) {
 }
 
 absl::StatusOr<Version> Session::CommitDraft(std::string_view key, std::uint64_t extent) {
+  // Looked at before the home is asked: afterwards the extent may be somebody else's.
+  const std::size_t size = PayloadOf(extent).size();
   HasFilled(this);
   Putc put(cache_.get(), fabric::KeyHash(key));
   return Change(
-      &put, key, PayloadOf(extent).size(),
+      &put, key, size,
       Ask(ShardOf(put.key_hash()),
           {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_}));
 }
 
 void Session::AbortDraft(std::uint64_t extent) {
-  HasFilled(this);
   const fabric::ExtentHeader* header = view_.HeaderAt(extent);
-  if (header != nullptr) Tell(ShardOf(header->key_hash), Op::kAbort, extent);
+  const std::uint64_t hash = header == nullptr ? 0 : header->key_hash;
+  HasFilled(this);
+  if (header != nullptr) Tell(ShardOf(hash), Op::kAbort, extent);
 }
 
 // ---------------------------------------------------------------------------------------------
