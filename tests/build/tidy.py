@@ -40,6 +40,12 @@ def check(path):
     if is_code and len(lines) > 600:
         faults.append(f"{path}: {len(lines)} lines; is that one file or two?")
     room = room_of(path)
+    own = path[:-3] + ".h"
+    if path.endswith(".cc") and os.path.exists(os.path.join(ROOT, own)):
+        # So each header is known to compile alone.
+        first = next((line for line in lines if line.startswith("#include")), "")
+        if not own.endswith(first.removeprefix('#include "').removesuffix('"')):
+            faults.append(f"{path}: includes its own header not first")
     for number, line in enumerate(lines, 1):
         if "\t" in line and is_code:
             faults.append(f"{path}:{number}: a tab")
