@@ -1,7 +1,7 @@
 // Āpta: one aptad with a pool for each way to use it; each client is a node of its own.
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -37,7 +37,8 @@ class AptaConnection : public Connection {
     if (!writes_in_place_) return client_.Put(op.key, op.value);
     absl::StatusOr<Draft> draft = client_.Create(op.key, op.value.size());
     if (!draft.ok()) return draft.status();
-    std::ranges::copy(op.value, draft->bytes().begin());
+    // std::ranges::copy goes byte by byte in GCC 12: 330 us for 1 MiB.
+    std::memcpy(draft->bytes().data(), op.value.data(), op.value.size());
     return draft->Commit();
   }
 
