@@ -87,34 +87,7 @@ json ToJson(const PoolInfo& pool) {
 }
 
 json ToJson(const RunInfo& run) {
-  json states = json::array();
-  for (const RunState& state : run.states) {
-    states.push_back({{"name", state.name},
-                      {"type", state.type},
-                      {"entered", state.entered},
-                      {"left", state.left},
-                      {"retries", state.retries},
-                      {"caught", state.caught},
-                      {"failed", state.failed},
-                      {"first_entered", TimeText(state.first_entered)},
-                      {"last_changed", TimeText(state.last_changed)},
-                      {"last_error", state.last_error}});
-  }
-  json result = {{"name", run.name},
-                 {"status", RunStatusName(run.status)},
-                 {"node", run.node},
-                 {"pid", run.pid},
-                 {"started", TimeText(run.started)},
-                 {"updated", TimeText(run.updated)},
-                 {"transitions", run.transitions},
-                 {"states", states}};
-  if (run.status == RunStatus::kFailed) {
-    result.update({{"error", run.error}, {"cause", run.cause}, {"failed_state", run.failed_state}});
-  }
-  if (!run.output.empty()) {
-    result["output"] = json::parse(AsText(run.output), nullptr, /*allow_exceptions=*/false);
-  }
-  return result;
+  return json::parse(RunAsJson(run), nullptr, /*allow_exceptions=*/false);
 }
 
 json ToJson(const StateEvent& event) {

@@ -85,41 +85,6 @@ void Record::ApplyEnd(const Execution& execution, absl::Time now) {
   info_.output.assign(bytes.begin(), bytes.end());
 }
 
-std::string Record::ToJson() const {
-  Json states = Json::array();
-  for (const RunState& state : info_.states) {
-    states.push_back({{"name", state.name},
-                      {"type", state.type},
-                      {"entered", state.entered},
-                      {"left", state.left},
-                      {"retries", state.retries},
-                      {"caught", state.caught},
-                      {"failed", state.failed},
-                      {"first_entered", FormatTimestamp(state.first_entered)},
-                      {"last_changed", FormatTimestamp(state.last_changed)}});
-    if (!state.last_error.empty()) states.back()["last_error"] = state.last_error;
-  }
-  Json record = {{"name", info_.name},
-                 {"status", RunStatusName(info_.status)},
-                 {"node", info_.node},
-                 {"pid", info_.pid},
-                 {"started", FormatTimestamp(info_.started)},
-                 {"updated", FormatTimestamp(info_.updated)},
-                 {"transitions", info_.transitions},
-                 {"states", std::move(states)}};
-  if (info_.status == RunStatus::kFailed) {
-    record["error"] = info_.error;
-    record["cause"] = info_.cause;
-    record["failed_state"] = info_.failed_state;
-  }
-  std::string text = ToText(record);
-  if (info_.status == RunStatus::kSucceeded) {  // JSON already
-    text.pop_back();
-    text.append(",\"output\":").append(AsText(info_.output)).append("}");
-  }
-  return text;
-}
-
 absl::StatusOr<RunInfo> ParseRecord(std::string_view json) {
   const absl::StatusOr<Json> record = ParseJson(json, kMaxDataDepth + 1);
   const std::string status = record.ok() && record->is_object() ? TextField(*record, "status") : "";
@@ -151,6 +116,43 @@ absl::StatusOr<RunInfo> ParseRecord(std::string_view json) {
 }  // namespace apta::workflow
 
 namespace apta {
+
+std::string RunAsJson(const RunInfo& run) {
+  using workflow::FormatTimestamp;
+  using workflow::Json;
+  Json states = Json::array();
+  for (const RunState& state : run.states) {
+    states.push_back({{"name", state.name},
+                      {"type", state.type},
+                      {"entered", state.entered},
+                      {"left", state.left},
+                      {"retries", state.retries},
+                      {"caught", state.caught},
+                      {"failed", state.failed},
+                      {"first_entered", FormatTimestamp(state.first_entered)},
+                      {"last_changed", FormatTimestamp(state.last_changed)}});
+    if (!state.last_error.empty()) states.back()["last_error"] = state.last_error;
+  }
+  Json record = {{"name", run.name},
+                 {"status", RunStatusName(run.status)},
+                 {"node", run.node},
+                 {"pid", run.pid},
+                 {"started", FormatTimestamp(run.started)},
+                 {"updated", FormatTimestamp(run.updated)},
+                 {"transitions", run.transitions},
+                 {"states", std::move(states)}};
+  if (run.status == RunStatus::kFailed) {
+    record["error"] = run.error;
+    record["cause"] = run.cause;
+    record["failed_state"] = run.failed_state;
+  }
+  std::string text = workflow::ToText(record);
+  if (!run.output.empty()) {  // JSON already
+    text.pop_back();
+    text.append(",\"output\":").append(AsText(run.output)).append("}");
+  }
+  return text;
+}
 
 std::string_view RunStatusName(RunStatus status) {
   return workflow::kStatusNames[static_cast<std::size_t>(status)];

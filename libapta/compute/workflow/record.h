@@ -1,4 +1,4 @@
-// The record of a run: what becomes the object "apta.run/NAME".
+// The record of a run: what becomes, as JSON (RunAsJson), the object "apta.run/NAME".
 //
 // Not thread-safe. No clock: events say when they happened.
 #pragma once
@@ -24,7 +24,6 @@ class Record {
   // REQUIRES: execution.has_ended().
   void ApplyEnd(const Execution& execution, absl::Time now);
   const RunInfo& info() const { return info_; }
-  std::string ToJson() const;
 
  private:
   RunInfo info_;

@@ -112,7 +112,8 @@ absl::StatusOr<Bytes> Run::Make(const Definition& definition, BytesView input) {
 
 absl::Status Run::CreateRecord() {
   const absl::Status put =
-      client_->Put(RecordKey(options_.name), AsBytes(record_.ToJson()), {.if_version = 0}).status();
+      client_->Put(RecordKey(options_.name), AsBytes(RunAsJson(record_.info())), {.if_version = 0})
+          .status();
   if (!absl::IsFailedPrecondition(put)) return put;
   return absl::AlreadyExistsError(
       fmt::format("run {}: there is a run of this name; apta rm '{}' makes the name free again",
@@ -152,7 +153,7 @@ void Run::Follow(Execution* execution) {
 // What it does not say for want of room or of a memory server, it may say the next time.
 void Run::WriteRecordIfDue(absl::Time now) {
   if (now < record_due_) return;
-  client_->Put(RecordKey(options_.name), AsBytes(record_.ToJson())).status().IgnoreError();
+  client_->Put(RecordKey(options_.name), AsBytes(RunAsJson(record_.info()))).status().IgnoreError();
   record_written_ = clock_.Now();
   record_due_ = absl::InfiniteFuture();
 }
@@ -161,7 +162,7 @@ absl::StatusOr<Bytes> Run::End(const Execution& execution) {
   record_.ApplyEnd(execution, clock_.Now());
   const RunInfo& info = record_.info();
   const absl::Status written =
-      client_->Put(RecordKey(options_.name), AsBytes(record_.ToJson())).status();
+      client_->Put(RecordKey(options_.name), AsBytes(RunAsJson(record_.info()))).status();
   if (const std::optional<RunError>& error = execution.error()) {
     return absl::Status(CodeOf(*error),
                         fmt::format("run {}, state \"{}\": {}{}{}", info.name, info.failed_state,

@@ -109,5 +109,7 @@ struct RunInfo {
 
 // "RUNNING", "SUCCEEDED", …
 std::string_view RunStatusName(RunStatus status);
+// As the object "apta.run/NAME" says it.
+std::string RunAsJson(const RunInfo& run);
 
 }  // namespace apta
