@@ -23,11 +23,12 @@ Crew::~Crew() {
   if (reports_fd_ >= 0) close(reports_fd_);
 }
 
-absl::Status Crew::Spawn(const Application& application, const std::string& socket,
-                         const char* node, int report_fd) {
-  std::vector<std::string> words = {
-      "run",         application.name,         "--socket", socket, "--serve", node,
-      "--report-fd", std::to_string(report_fd)};
+absl::Status Crew::Spawn(const std::vector<const Application*>& applications,
+                         const std::string& socket, const char* node, int report_fd) {
+  std::vector<std::string> words = {"run"};
+  for (const Application* application : applications) words.push_back(application->name);
+  words.insert(words.end(),
+               {"--socket", socket, "--node", node, "--report-fd", std::to_string(report_fd)});
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
@@ -50,17 +51,21 @@ absl::Status Crew::Check() const {
   return absl::OkStatus();
 }
 
-absl::Status Crew::Start(const Application& application, const std::string& socket,
-                         const apta::Client& client) {
-  int ends[2];
-  if (pipe(ends) != 0) return absl::ErrnoToStatus(errno, "pipe");
-  reports_fd_ = ends[0];
-  fcntl(ends[0], F_SETFD, FD_CLOEXEC);
-  fcntl(ends[0], F_SETFL, O_NONBLOCK);
+absl::Status Crew::Start(const std::vector<const Application*>& applications,
+                         const std::string& socket, const apta::Client& client, Reports reports) {
+  int ends[2] = {-1, -1};
+  if (reports == Reports::kEach) {
+    if (pipe(ends) != 0) return absl::ErrnoToStatus(errno, "pipe");
+    reports_fd_ = ends[0];
+    fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
+  }
   absl::Status spawned;
-  for (const char* node : kNodes) spawned.Update(Spawn(application, socket, node, ends[1]));
-  close(ends[1]);
+  for (const char* node : kNodes) spawned.Update(Spawn(applications, socket, node, ends[1]));
+  if (ends[1] >= 0) close(ends[1]);
   if (!spawned.ok()) return spawned;
+  std::size_t functions = 0;
+  for (const Application* application : applications) functions += application->steps.size();
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (std::chrono::steady_clock::now() < deadline) {
     if (absl::Status alive = Check(); !alive.ok()) return alive;
@@ -68,7 +73,7 @@ absl::Status Crew::Start(const Application& application, const std::string& sock
     if (!nodes.ok()) return nodes.status();
     const auto is_ready = [&](const char* name) {
       return std::any_of(nodes->begin(), nodes->end(), [&](const apta::NodeInfo& node) {
-        return node.name == name && node.functions.size() == application.steps.size();
+        return node.name == name && node.functions.size() == functions;
       });
     };
     if (std::all_of(kNodes.begin(), kNodes.end(), is_ready)) return absl::OkStatus();

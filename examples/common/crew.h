@@ -1,4 +1,4 @@
-// Three compute servers: processes of this binary, each with all functions of one application.
+// Three compute servers: processes of this binary, each with all functions of some applications.
 #pragma once
 
 #include <sys/types.h>
@@ -22,16 +22,19 @@ class Crew {
   Crew& operator=(const Crew&) = delete;
   ~Crew();  // ends them
 
+  // Whether TakeReports will be called, for each invocation.
+  enum class Reports { kNone, kEach };
   // Returns when all of them have registered their functions. UNAVAILABLE: one of them has ended.
-  absl::Status Start(const Application& application, const std::string& socket,
-                     const apta::Client& client);
+  absl::Status Start(const std::vector<const Application*>& applications, const std::string& socket,
+                     const apta::Client& client, Reports reports);
+  // UNAVAILABLE: one of them has ended.
+  absl::Status Check() const;
   // What was invoked since the last time, in the order of its beginnings.
   absl::StatusOr<std::vector<Report>> TakeReports();
 
  private:
-  absl::Status Spawn(const Application& application, const std::string& socket, const char* node,
-                     int report_fd);
-  absl::Status Check() const;
+  absl::Status Spawn(const std::vector<const Application*>& applications, const std::string& socket,
+                     const char* node, int report_fd);
 
   std::vector<pid_t> pids_;
   int reports_fd_ = -1;

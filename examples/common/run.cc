@@ -14,6 +14,7 @@
 
 #include "common/crew.h"
 #include "common/pin.h"
+#include "common/stage.h"
 
 namespace examples {
 
@@ -36,25 +37,6 @@ absl::Status WriteFile(const std::string& path, std::string_view content) {
 }
 
 namespace {
-
-// A folder of this process; gone with it.
-class Scratch {
- public:
-  Scratch() {
-    std::string path = std::filesystem::temp_directory_path() / "apta-example-XXXXXX";
-    if (mkdtemp(path.data()) != nullptr) path_ = path;
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() {
-    std::error_code error;
-    if (!path_.empty()) std::filesystem::remove_all(path_, error);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // How long no invocation was running between begin and end.
 std::int64_t OutsideNs(const std::vector<Report>& reports, std::int64_t begin_ns,
@@ -130,7 +112,8 @@ absl::StatusOr<Measured> RunOn(const std::string& socket, const Application& app
       apta::Client::Connect({.socket = socket, .node = fmt::format("driver/{}", getpid())});
   if (!client.ok()) return client.status();
   Crew crew;
-  if (absl::Status ready = crew.Start(application, socket, *client); !ready.ok()) return ready;
+  const absl::Status ready = crew.Start({&application}, socket, *client, Crew::Reports::kEach);
+  if (!ready.ok()) return ready;
   absl::StatusOr<Measured> measured = absl::InvalidArgumentError("no run was asked for");
   for (int i = 1; i <= options.runs; ++i) {
     measured = RunOnce(application, *workflow,
@@ -147,21 +130,10 @@ absl::StatusOr<Measured> RunOn(const std::string& socket, const Application& app
 }  // namespace
 
 absl::StatusOr<Measured> Run(const Application& application, const RunOptions& options) {
-  const Scratch scratch;
-  if (scratch.path().empty()) return absl::ErrnoToStatus(errno, "a temporary folder");
-  std::optional<apta::MemoryServer> own;
-  std::string socket = options.socket;
-  if (socket.empty()) {
-    apta::ServerOptions server_options;
-    server_options.socket = scratch.path() + "/aptad.sock";
-    server_options.pools[0].bytes = 256 << 20;
-    absl::StatusOr<apta::MemoryServer> server = apta::MemoryServer::Start(server_options);
-    if (!server.ok()) return server.status();
-    own.emplace(*std::move(server));
-    socket = own->socket();
-  }
+  const absl::StatusOr<Stage> stage = Stage::Open(options.socket);
+  if (!stage.ok()) return stage.status();
   try {
-    return RunOn(socket, application, options, scratch.path());
+    return RunOn(stage->socket(), application, options, stage->scratch());
   } catch (const json::exception& error) {
     return absl::InvalidArgumentError(error.what());
   }

@@ -70,8 +70,8 @@ Report Task::Finish() {
   return report_;
 }
 
-absl::Status Serve(const Application& application, const std::string& socket,
-                   const std::string& node, int report_fd) {
+absl::Status RunNode(const std::vector<const Application*>& applications, const std::string& socket,
+                     const std::string& node, int report_fd) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   absl::StatusOr<apta::Client> client = apta::Client::Connect({.socket = socket, .node = node});
   if (!client.ok()) return client.status();
@@ -80,23 +80,28 @@ absl::Status Serve(const Application& application, const std::string& socket,
   if (!observer.ok()) return observer.status();
   absl::StatusOr<apta::FunctionHost> host = apta::FunctionHost::Create(*std::move(client));
   if (!host.ok()) return host.status();
-  for (const Step& step : application.steps) {
-    const auto run = [&, body = step.body, function = step.function](
-                         apta::Invocation& call) -> absl::StatusOr<apta::Bytes> {
-      Task task(&call, &*host, &*observer, function, node);
-      absl::StatusOr<json> result;
-      try {
-        result = body(task, json::parse(AsText(call.input())));
-      } catch (const json::exception& error) {
-        return absl::InvalidArgumentError(fmt::format("{}: {}", function, error.what()));
-      }
-      if (!result.ok()) return result.status();
+  const auto run = [&](const Step& step, apta::Invocation& call) -> absl::StatusOr<apta::Bytes> {
+    Task task(&call, &*host, &*observer, step.function, node);
+    absl::StatusOr<json> result;
+    try {
+      result = step.body(task, json::parse(AsText(call.input())));
+    } catch (const json::exception& error) {
+      return absl::InvalidArgumentError(fmt::format("{}: {}", step.function, error.what()));
+    }
+    if (!result.ok()) return result.status();
+    if (report_fd >= 0) {
       if (absl::Status told = WriteLine(report_fd, task.Finish()); !told.ok()) return told;
-      const std::string text = result->dump(-1, ' ', false, json::error_handler_t::replace);
-      const apta::BytesView bytes = AsBytes(text);
-      return apta::Bytes(bytes.begin(), bytes.end());
-    };
-    if (absl::Status added = host->Register(step.function, run); !added.ok()) return added;
+    }
+    const std::string text = result->dump(-1, ' ', false, json::error_handler_t::replace);
+    const apta::BytesView bytes = AsBytes(text);
+    return apta::Bytes(bytes.begin(), bytes.end());
+  };
+  for (const Application* application : applications) {
+    for (const Step& step : application->steps) {
+      const absl::Status added = host->Register(
+          step.function, [&run, &step](apta::Invocation& call) { return run(step, call); });
+      if (!added.ok()) return added;
+    }
   }
   return host->Run();
 }

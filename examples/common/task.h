@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "apta/apta.h"
@@ -52,9 +53,10 @@ class Task {
   std::map<std::string, apta::Version> got_;
 };
 
-// This process is compute server `node` of `application` until the memory server is gone. Writes a
-// line of JSON (Report) to `report_fd` for each invocation, before its result is out.
-absl::Status Serve(const Application& application, const std::string& socket,
-                   const std::string& node, int report_fd);
+// This process is compute server `node` of the applications until the memory server is gone. Writes
+// a line of JSON (Report) to `report_fd`, unless it is -1, for each invocation, before its result
+// is out.
+absl::Status RunNode(const std::vector<const Application*>& applications, const std::string& socket,
+                     const std::string& node, int report_fd);
 
 }  // namespace examples

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "common/run.h"
+#include "common/serve.h"
+#include "common/task.h"
 #include "run/applications.h"
 
 namespace {
@@ -22,6 +24,7 @@ struct Options {
   examples::RunOptions run;
   std::string output;
   bool json = false;
+  bool serve = false;
   std::string node;  // this process is a compute server
   int report_fd = -1;
 };
@@ -103,7 +106,10 @@ absl::Status Main(const Options& options) {
   const absl::StatusOr<std::vector<const Application*>> chosen = Choose(options.names);
   if (!chosen.ok()) return chosen.status();
   if (!options.node.empty()) {
-    return examples::Serve(*chosen->front(), options.run.socket, options.node, options.report_fd);
+    return examples::RunNode(*chosen, options.run.socket, options.node, options.report_fd);
+  }
+  if (options.serve) {
+    return examples::Serve(*chosen, options.run.socket, options.run.data, options.run.variant);
   }
   return RunAll(*chosen, options);
 }
@@ -128,7 +134,11 @@ int main(int argc, char** argv) {
   app.add_option("--socket", options.run.socket,
                  "a running memory server; otherwise one is embedded");
   app.add_flag("--json", options.json, "print what was measured as JSON");
-  app.add_option("--serve", options.node)->group("");
+  app.add_flag(
+      "--serve", options.serve,
+      "run nothing: start the compute servers, put the inputs, say how `apta run` runs the "
+      "workflows from another shell, and stay until interrupted");
+  app.add_option("--node", options.node)->group("");
   app.add_option("--report-fd", options.report_fd)->group("");
   try {
     app.parse(argc, argv);

@@ -128,4 +128,31 @@ TEST_F(PhiTest, NothingPlantedIsLeftAndTheStatisticsAreThoseOfTheNotes) {
   EXPECT_EQ(statistics["diagnoses"], nlohmann::json(diagnoses));
 }
 
+// What a reader of the README does in two shells.
+TEST_F(PhiTest, ItsWorkflowRunsFromAnotherShellWhileComputeServersStay) {
+  apta::test::Pipe out = apta::test::Pipe::Make();
+  apta::test::Child servers({EXAMPLES_RUN_PATH, "--serve", "phi"}, STDIN_FILENO,
+                            out.write_end.get(), STDERR_FILENO);
+  out.write_end.Close();
+  const std::string said = apta::test::ReadUntilText(out.read_end, "'\n");
+  std::smatch match;
+  ASSERT_TRUE(std::regex_search(
+      said, match, std::regex("export APTA_SOCKET=(\\S+)\n  apta run (\\S+) '(.*)'\n")))
+      << said;
+  const std::string socket = match[1], workflow = match[2], input = match[3];
+  for (int run = 1; run <= 2; ++run) {
+    const apta::test::Result result =
+        apta::test::Execute({APTA_PATH, "--socket", socket, "run", workflow, input});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const auto output = nlohmann::json::parse(result.out, nullptr, /*allow_exceptions=*/false);
+    ASSERT_TRUE(output.is_object()) << result.out;
+    const apta::test::Result statistics = apta::test::Execute(
+        {APTA_PATH, "--socket", socket, "get", output["statistics"].get<std::string>()});
+    EXPECT_EQ(nlohmann::json::parse(statistics.out, nullptr, false)["notes"], kNotes)
+        << statistics.out;
+  }
+  servers.Signal(SIGTERM);
+  EXPECT_EQ(servers.Wait(), 0);
+}
+
 }  // namespace
