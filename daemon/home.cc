@@ -47,6 +47,14 @@ std::uint64_t QuotaFor(const Pool& pool) {
          static_cast<std::uint64_t>(pool.shards());
 }
 
+// In a lane that is there for nothing else.
+bool IsForWaiting(const Request& request) {
+  return request.op == Op::kWait && request.lane >= fabric::kLanes &&
+         request.lane < fabric::kLanes + fabric::kWaitLanes &&
+         (request.flags & fabric::kBodyStaged) == 0 && request.key_bytes == 0 &&
+         request.payload_bytes == 0;
+}
+
 // Whether an object's commit can take longer than one step.
 bool MayBeBusy(const Pool& pool) {
   return pool.coherence() == fabric::Coherence::kSync || pool.shards() > 1;
@@ -81,7 +89,10 @@ Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
     executor_ = std::make_unique<scheduler::ExecutorManager>(environment, policy);
   }
   uploads_.reserve(fabric::kLanes);
+  share_->directory.store(&otc_);
 }
+
+Home::~Home() { share_->directory.store(nullptr); }
 
 void Home::AttachNode(NodeId node, std::string_view name) {
   node_[node] = Node{.name = std::string(name)};
@@ -143,6 +154,10 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
   const bool is_one_way = fabric::IsOneWay(request.op);
   const bool lane_fits =
       is_one_way ? request.lane == fabric::kNoLane : request.lane < fabric::kLanes;
+  if (!lane_fits && executor_ && IsForWaiting(request)) {
+    CallOnInvocation(from, request);
+    return true;
+  }
   if (op == 0 || op > fabric::kMaxOp || !lane_fits) {
     ++counters_.bad_requests;
     return false;  // there is no lane to answer in, or nothing that would be waited for

@@ -26,12 +26,13 @@
 
 #include "daemon/blocking_puts.h"
 #include "daemon/group_commits.h"
-#include "daemon/node_set.h"
+#include "daemon/node_gate.h"
 #include "daemon/oic.h"
 #include "daemon/opc.h"
 #include "daemon/osc.h"
 #include "daemon/otc.h"
 #include "daemon/pool.h"
+#include "daemon/small_payloads.h"
 #include "fabric/call_head.h"
 #include "fabric/clock.h"
 #include "fabric/coherence.h"
@@ -43,38 +44,6 @@ namespace apta::daemon {
 using fabric::Reply;
 using fabric::Request;
 using fabric::TimeNs;
-
-// Why a node was fenced, for the message that it gets.
-struct FenceReason {
-  std::uint64_t outstanding = 0;  // acknowledgements that it owes
-  TimeNs silent_ns = 0;           // since it acknowledged anything
-  std::uint64_t held_bytes = 0;   // of old versions that wait for it
-  std::uint64_t allowed_silent_ns = 0;
-  std::uint64_t allowed_bytes = 0;
-};
-
-// Everything that a home may do to nodes.
-class NodeGate : public InvalidationGate {
- public:
-  // `payload_bytes`: what the reply lets the node read in place; counts for an emulated link.
-  virtual void Answer(const scheduler::Waiter& to, const Reply& reply,
-                      std::uint64_t payload_bytes) = 0;
-  // The same, with a payload of at most kLanePayloadBytes in the lane; sets extent_offset.
-  virtual void AnswerWith(const scheduler::Waiter& to, const Reply& reply, BytesView payload) = 0;
-  // The staged body of a lane: a ring of kStagingBytes, of which the node says that the first
-  // StagedBytes bytes of the body have been written. Hostile.
-  virtual std::uint64_t StagedBytes(NodeId node, std::uint16_t lane) = 0;
-  virtual const std::byte* Staging(NodeId node, std::uint16_t lane) = 0;
-  virtual void SetDrained(NodeId node, std::uint16_t lane, std::uint64_t bytes) = 0;
-  // Asks a node that may be asleep to look at its invalidation ring.
-  virtual void Nudge(NodeId node) = 0;
-  // The home has fenced the node: it, and the other homes, must learn of it.
-  virtual void Fence(NodeId node, const FenceReason& reason) = 0;
-  // Nothing of the node is left in this home: its slot may be reused.
-  virtual void OnNodeForgotten(NodeId node) = 0;
-  // To another home of the pool, whose OnGroupMessage gets it soon; in order.
-  virtual void SendToHome(const Pool* pool, int shard, GroupMessage message) = 0;
-};
 
 // Beyond any region; what merely does not fit into this pool is answered with its size.
 inline constexpr std::uint64_t kMaxPayloadBytes = std::uint64_t{1} << 48;
@@ -95,6 +64,9 @@ class Home final : private RoundObserver,
   // `hosts_functions`: this home is the one that the pool's Executor Manager lives in.
   Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
        const scheduler::Policy* policy = scheduler::FindPolicy(scheduler::kPolicyNames[0]));
+  ~Home() override;  // no other home of the pool is at work
+  Home(const Home&) = delete;
+  Home& operator=(const Home&) = delete;
 
   void AttachNode(NodeId node, std::string_view name = "");
   // The node is cut off: it owes nothing and sends nothing more, but until ForgetNode it may read
@@ -195,13 +167,15 @@ class Home final : private RoundObserver,
   void Explain(const scheduler::Waiter& from, std::uint64_t invocation);
   scheduler::Payload MakeText(std::string_view text);
   std::uint64_t Lend(NodeId node, std::string_view text);  // 0: there is no room
-  // Small payloads that the Executor Manager has are kept beside the heap, by slot.
   static bool IsSmall(const Request& request) {
     return (request.flags & fabric::kBodyStaged) == 0 && request.payload_bytes > 0 &&
            request.payload_bytes <= fabric::kLanePayloadBytes;
   }
   scheduler::Payload KeepSmall(const Request& request);
-  BytesView SmallOf(scheduler::Payload payload) const;
+  std::optional<BytesView> MessageOf(scheduler::Payload payload) const;
+  void Answer(const scheduler::Waiter& waiter, const scheduler::Outcome& outcome,
+              scheduler::Payload payload);
+  void AnswerWithHistory(const scheduler::Waiter& waiter, const scheduler::Outcome& outcome);
   static std::uint32_t LaneKey(const Upload& upload) {
     return std::uint32_t{upload.node} << 16 | upload.lane;
   }
@@ -277,12 +251,7 @@ class Home final : private RoundObserver,
   std::uint64_t told_held_bytes_ = 0;  // what share_ says
   std::array<Node, fabric::kMaxNodes> node_;
   std::vector<Upload> uploads_;
-  struct Small {
-    std::size_t bytes = 0;
-    std::array<std::byte, fabric::kLanePayloadBytes> content;
-  };
-  std::deque<Small> small_;  // by slot; as many as there ever were at a time
-  std::vector<std::uint32_t> free_small_;
+  SmallPayloads small_;
   absl::flat_hash_map<std::uint32_t, std::string> heads_;  // of calls in uploads_, by LaneKey
   struct Forgetting {
     NodeId node;

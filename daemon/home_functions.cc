@@ -7,6 +7,7 @@
 #include "daemon/scheduler_text.h"
 #include "fabric/control.h"
 #include "fabric/port.h"
+#include "fmt/format.h"
 
 namespace apta::daemon {
 
@@ -14,13 +15,6 @@ using absl::StatusCode;
 using fabric::Op;
 using fabric::Reason;
 using scheduler::Waiter;
-
-namespace {
-
-// In a scheduler::Payload: no extent, but a slot of small_.
-constexpr std::uint64_t kSmallPayload = std::uint64_t{1} << 63;
-
-}  // namespace
 
 bool Home::BeginCall(const Waiter& from, const Request& request, std::string_view key,
                      TimeNs now_ns) {
@@ -75,19 +69,20 @@ void Home::EndCall(const Upload& upload, const fabric::CallSaid& said, TimeNs no
     return;
   }
   const bool waits = upload.op == Op::kCall;
-  const auto called =
-      executor_->Call({.caller = from.node,
-                       .waiter = waits ? std::optional(from) : std::nullopt,
-                       .function = upload.function,
-                       .input = payload,
-                       .deadline_ns = now_ns + std::min<TimeNs>(upload.argument, TimeNs{1} << 60),
-                       .node_name = said.node,
-                       .reads = said.reads(),
-                       .declares_reads = (said.head.flags & fabric::CallHead::kDeclaresReads) != 0,
-                       .parent = said.head.parent,
-                       .workflow = said.head.workflow,
-                       .explain = (said.head.flags & fabric::CallHead::kExplain) != 0},
-                      now_ns);
+  const auto called = executor_->Call(
+      {.caller = from.node,
+       .waiter = waits ? std::optional(from) : std::nullopt,
+       .function = upload.function,
+       .input = payload,
+       .deadline_ns = now_ns + std::min<TimeNs>(upload.argument, TimeNs{1} << 60),
+       .node_name = said.node,
+       .reads = said.reads(),
+       .declares_reads = (said.head.flags & fabric::CallHead::kDeclaresReads) != 0,
+       .parent = said.head.parent,
+       .workflow = said.head.workflow,
+       .explain = (said.head.flags & fabric::CallHead::kExplain) != 0,
+       .errors_are_final = (said.head.flags & fabric::CallHead::kErrorsAreFinal) != 0},
+      now_ns);
   switch (called.reason) {
     case Reason::kNone:
       if (!waits) gate_->Answer(from, {.value = {called.id}}, 0);
@@ -133,7 +128,7 @@ void Home::EndReady(const Upload& upload, TimeNs now_ns) {
   if (upload.argument == 0) {
     Release(payload);
   } else if (!CommitEffects(upload, payload)) {
-    executor_->Finish(from.node, upload.argument, static_cast<StatusCode>(code), payload);
+    executor_->Finish(from.node, upload.argument, static_cast<StatusCode>(code), payload, now_ns);
   }
   if ((upload.flags & fabric::kLastOfWorker) != 0) {
     Fail(from, StatusCode::kCancelled, Reason::kCancelled);
@@ -143,9 +138,13 @@ void Home::EndReady(const Upload& upload, TimeNs now_ns) {
   executor_->Poll(now_ns);
 }
 
-void Home::Register(const Waiter& from, std::string_view function, std::uint64_t limits) {
-  const Reason reason =
-      executor_->Register(from.node, function, fabric::FunctionLimits::Unpack(limits));
+void Home::Register(const Waiter& from, std::string_view function, std::uint64_t packed) {
+  const auto limits = fabric::FunctionLimits::Unpack(packed);
+  if (limits.max_concurrency == 0 || limits.max_attempts == 0 || limits.deadline_ms == 0) {
+    Reject(from);  // nothing could ever run
+    return;
+  }
+  const Reason reason = executor_->Register(from.node, function, limits);
   if (reason == Reason::kNone) {
     gate_->Answer(from, {}, 0);
   } else {
@@ -233,17 +232,16 @@ std::uint64_t Home::Lend(NodeId node, std::string_view text) {
 // ---------------------------------------------------------------------------------------------
 // scheduler::Environment
 
-// Of the keys whose home this is. (Others' directories belong to other threads; what they hold is
-// not known here, and counts as nothing.)
+// Other homes' directories belong to other threads: what they say is a hint, as this is.
 void Home::AddLocalBytes(absl::Span<const std::uint64_t> reads,
                          absl::Span<scheduler::Candidate> candidates) const {
+  const fabric::IndexView& index = share_->index.view();
   for (const std::uint64_t key_hash : reads) {
-    if (&pool_->share(static_cast<int>(share_->index.view().ShardOf(key_hash))) != share_) continue;
-    const NodeSet sharers = otc_.sharers(key_hash);
+    const HeapShare& share = pool_->share(static_cast<int>(index.ShardOf(key_hash)));
+    const Otc* const directory = share.directory.load();
+    const NodeSet sharers = directory != nullptr ? directory->sharers(key_hash) : NodeSet();
     if (sharers.empty()) continue;
-    std::uint64_t bytes = 0;
-    share_->index.view().ForEachOfHash(
-        key_hash, [&](std::uint64_t extent, Version) { bytes += opc_.LiveBytes(extent); });
+    const std::uint64_t bytes = index.BytesOfHash(key_hash);
     for (scheduler::Candidate& candidate : candidates) {
       if (sharers.Contains(candidate.node)) candidate.local_bytes += bytes;
     }
@@ -255,8 +253,8 @@ void Home::Deliver(const Waiter& worker, const scheduler::Delivery& delivery) {
       .extent_offset = delivery.input.extent,
       .value = {delivery.id, delivery.local_function | std::uint64_t{delivery.attempt} << 32,
                 delivery.left_ns}};
-  if ((delivery.input.extent & kSmallPayload) != 0) {
-    gate_->AnswerWith(worker, reply, SmallOf(delivery.input));
+  if (SmallPayloads::IsSmall(delivery.input)) {
+    gate_->AnswerWith(worker, reply, small_.Get(delivery.input));
     return;
   }
   gate_->Answer(worker, reply,
@@ -264,30 +262,55 @@ void Home::Deliver(const Waiter& worker, const scheduler::Delivery& delivery) {
 }
 
 void Home::Answer(const Waiter& waiter, const scheduler::Outcome& outcome) {
-  Reply reply{.code = static_cast<std::uint16_t>(outcome.code),
-              .reason = outcome.reason,
-              .extent_offset = outcome.payload.extent,
-              .value = {outcome.attempts}};
-  if ((reply.extent_offset & kSmallPayload) != 0) {
-    gate_->AnswerWith(waiter, reply, SmallOf(outcome.payload));
-    Release(outcome.payload);
+  if (outcome.code != StatusCode::kOk && !outcome.history.empty()) {
+    AnswerWithHistory(waiter, outcome);
+  } else {
+    Answer(waiter, outcome, outcome.payload);
+  }
+}
+
+// The payload becomes the waiter's.
+void Home::Answer(const Waiter& waiter, const scheduler::Outcome& outcome,
+                  scheduler::Payload payload) {
+  const Reply reply{.code = static_cast<std::uint16_t>(outcome.code),
+                    .reason = outcome.reason,
+                    .extent_offset = payload.extent,
+                    .value = {outcome.attempts}};
+  if (SmallPayloads::IsSmall(payload)) {
+    gate_->AnswerWith(waiter, reply, small_.Get(payload));
+    Release(payload);
     return;
   }
-  std::uint64_t payload_bytes = 0;
-  if (reply.extent_offset != 0) {
-    node_[waiter.node].lent.push_back(reply.extent_offset);
-    payload_bytes = opc_.header(reply.extent_offset)->payload_bytes;
-  } else if (outcome.code != StatusCode::kOk && !outcome.history.empty()) {
-    const std::string history = HistoryText(outcome.history);
-    reply.extent_offset = Lend(waiter.node, history);
-    payload_bytes = history.size();
+  if (payload.extent == 0) {
+    gate_->Answer(waiter, reply, 0);
+    return;
   }
-  gate_->Answer(waiter, reply, payload_bytes);
+  node_[waiter.node].lent.push_back(payload.extent);
+  gate_->Answer(waiter, reply, opc_.header(payload.extent)->payload_bytes);
+}
+
+// A function's own message stays alone if it was its first and last attempt.
+void Home::AnswerWithHistory(const Waiter& waiter, const scheduler::Outcome& outcome) {
+  const bool has_message = outcome.reason == Reason::kFunctionFailed;
+  if (has_message && outcome.history.size() == 1) {
+    Answer(waiter, outcome, outcome.payload);
+    return;
+  }
+  std::string text = HistoryText(outcome.history);
+  const std::optional<BytesView> message = MessageOf(outcome.payload);
+  if (has_message && message) text = fmt::format("{} ({})", AsText(*message), text);
+  const scheduler::Payload told = message ? MakeText(text) : scheduler::Payload{};
+  if (told.extent == 0) {  // there is no room for more
+    Answer(waiter, outcome, outcome.payload);
+  } else {
+    Release(outcome.payload);
+    Answer(waiter, outcome, told);
+  }
 }
 
 void Home::Release(scheduler::Payload payload) {
-  if ((payload.extent & kSmallPayload) != 0) {
-    free_small_.push_back(static_cast<std::uint32_t>(payload.extent));
+  if (SmallPayloads::IsSmall(payload)) {
+    small_.Release(payload);
   } else if (payload.extent != 0) {
     Discard(payload.extent);
   }
@@ -296,21 +319,19 @@ void Home::Release(scheduler::Payload payload) {
 // ---------------------------------------------------------------------------------------------
 
 scheduler::Payload Home::KeepSmall(const Request& request) {
-  if (free_small_.empty()) {
-    free_small_.push_back(static_cast<std::uint32_t>(small_.size()));
-    small_.emplace_back();
-  }
-  const std::uint32_t slot = free_small_.back();
-  free_small_.pop_back();
-  Small& small = small_[slot];
-  small.bytes = request.payload_bytes;
-  std::memcpy(small.content.data(), request.body + request.key_bytes, small.bytes);
-  return {kSmallPayload | slot};
+  return small_.Keep({request.body + request.key_bytes, request.payload_bytes});
 }
 
-BytesView Home::SmallOf(scheduler::Payload payload) const {
-  const Small& small = small_[static_cast<std::uint32_t>(payload.extent)];
-  return {small.content.data(), small.bytes};
+// Nullopt: it is long. In a trusted pool clients can write to its header.
+std::optional<BytesView> Home::MessageOf(scheduler::Payload payload) const {
+  if (payload.extent == 0) return BytesView();
+  if (SmallPayloads::IsSmall(payload)) return small_.Get(payload);
+  const std::uint64_t bytes = opc_.header(payload.extent)->payload_bytes;
+  if (bytes > fabric::kHomeCopyBytes ||
+      fabric::ExtentBytes(0, bytes) > opc_.LiveBytes(payload.extent)) {
+    return std::nullopt;
+  }
+  return BytesView(pool_->data() + Opc::PayloadAt(payload.extent, 0, bytes), bytes);
 }
 
 }  // namespace apta::daemon

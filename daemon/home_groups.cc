@@ -88,7 +88,7 @@ void Home::OnGroupEnded(const GroupCommits::Ended& ended) {
     return;
   }
   if (has_committed) {
-    executor_->EndCommit(ended.invocation, StatusCode::kOk, ended.result);
+    executor_->EndCommit(ended.invocation, StatusCode::kOk, ended.result, now_ns_);
     return;
   }
   Release(ended.result);
@@ -98,7 +98,7 @@ void Home::OnGroupEnded(const GroupCommits::Ended& ended) {
   }
   const absl::Status why = fabric::MakeStatus(ended.error, "committing what the function wrote");
   executor_->EndCommit(ended.invocation, why.code(),
-                       MakeText({why.message().data(), why.message().size()}));
+                       MakeText({why.message().data(), why.message().size()}), now_ns_);
 }
 
 void Home::SendToHome(int shard, GroupMessage message) {

@@ -13,14 +13,16 @@ using fabric::NodeId;
 
 class NodeSet {
  public:
+  static constexpr std::size_t kWords = fabric::kMaxNodes / 64;
+
   static NodeSet Of(NodeId node) {
     NodeSet set;
     set.Add(node);
     return set;
   }
 
-  void Add(NodeId node) { word_[node / 64] |= Bit(node); }
-  void Remove(NodeId node) { word_[node / 64] &= ~Bit(node); }
+  void Add(NodeId node) { word_[WordOf(node)] |= BitOf(node); }
+  void Remove(NodeId node) { word_[WordOf(node)] &= ~BitOf(node); }
   void Remove(const NodeSet& other) {
     for (std::size_t i = 0; i < word_.size(); ++i) word_[i] &= ~other.word_[i];
   }
@@ -30,7 +32,7 @@ class NodeSet {
   void AddAll(const NodeSet& other) {
     for (std::size_t i = 0; i < word_.size(); ++i) word_[i] |= other.word_[i];
   }
-  bool Contains(NodeId node) const { return (word_[node / 64] & Bit(node)) != 0; }
+  bool Contains(NodeId node) const { return (word_[WordOf(node)] & BitOf(node)) != 0; }
   bool empty() const { return (word_[0] | word_[1] | word_[2] | word_[3]) == 0; }
   int size() const {
     int count = 0;
@@ -38,6 +40,12 @@ class NodeSet {
     return count;
   }
   bool operator==(const NodeSet&) const = default;
+
+  // Its words, for who keeps them apart.
+  static constexpr std::size_t WordOf(NodeId node) { return node / 64; }
+  static constexpr std::uint64_t BitOf(NodeId node) { return std::uint64_t{1} << (node % 64); }
+  std::uint64_t& word(std::size_t index) { return word_[index]; }
+  std::uint64_t word(std::size_t index) const { return word_[index]; }
 
   // In ascending order. `visit` may change this set.
   template <typename Visit>
@@ -50,9 +58,7 @@ class NodeSet {
   }
 
  private:
-  static std::uint64_t Bit(NodeId node) { return std::uint64_t{1} << (node % 64); }
-
-  std::array<std::uint64_t, fabric::kMaxNodes / 64> word_{};
+  std::array<std::uint64_t, kWords> word_{};
 };
 static_assert(fabric::kMaxNodes == 256, "empty() looks at four words");
 

@@ -26,10 +26,41 @@ Otc::Otc(std::uint64_t entries)
       spare_entries_(std::max<std::uint64_t>(max_entries_ / 16, 1)),
       entry_(SlotsFor(entries) + kTail) {}
 
+NodeSet Otc::Entry::sharers() const {
+  NodeSet set;
+  for (std::size_t i = 0; i < NodeSet::kWords; ++i) {
+    set.word(i) = sharer_words[i].load(std::memory_order_relaxed);
+  }
+  return set;
+}
+
+void Otc::Entry::SetSharers(const NodeSet& now) {
+  for (std::size_t i = 0; i < NodeSet::kWords; ++i) {
+    sharer_words[i].store(now.word(i), std::memory_order_relaxed);
+  }
+}
+
+void Otc::Entry::MoveTo(Entry* other) {
+  other->SetSharers(sharers());
+  other->rounds = rounds;
+  other->state = state;
+  other->visited = visited;
+  other->hash.store(key_hash(), std::memory_order_relaxed);
+}
+
+void Otc::Entry::Clear() {
+  hash.store(0, std::memory_order_relaxed);
+  SetSharers(NodeSet());
+  rounds = 0;
+  state = State::kI;
+  visited = false;
+}
+
 Otc::Entry* Otc::Find(std::uint64_t key_hash) const {
   for (std::uint64_t i = Slot(key_hash); i < entry_.size(); ++i) {
-    if (entry_[i].key_hash == key_hash) return &entry_[i];
-    if (entry_[i].key_hash == 0) return nullptr;
+    const std::uint64_t found = entry_[i].key_hash();
+    if (found == key_hash) return &entry_[i];
+    if (found == 0) return nullptr;
   }
   return nullptr;
 }
@@ -37,14 +68,13 @@ Otc::Entry* Otc::Find(std::uint64_t key_hash) const {
 Otc::Entry* Otc::FindOrInsert(std::uint64_t key_hash) {
   for (std::uint64_t i = Slot(key_hash); i < entry_.size(); ++i) {
     Entry& entry = entry_[i];
-    if (entry.key_hash == key_hash) return &entry;
-    if (entry.key_hash != 0) continue;
+    if (entry.key_hash() == key_hash) return &entry;
+    if (entry.key_hash() != 0) continue;
     // The last entry stays free, so that every probe ends.
     if (live_entries_ >= max_entries_ || i + 1 == entry_.size()) return nullptr;
     ++live_entries_;
-    entry = Entry{};
-    entry.key_hash = key_hash;
-    entry.state = State::kI;
+    entry.Clear();
+    entry.hash.store(key_hash, std::memory_order_relaxed);
     return &entry;
   }
   return nullptr;
@@ -52,25 +82,26 @@ Otc::Entry* Otc::FindOrInsert(std::uint64_t key_hash) {
 
 // I has no entry. Entries behind the hole are shifted back as far as their slot allows.
 void Otc::EraseIfIdle(Entry* entry) {
-  if (!entry->sharers.empty() || entry->rounds != 0) return;
+  if (!entry->sharers().empty() || entry->rounds != 0) return;
   --live_entries_;
   auto hole = static_cast<std::uint64_t>(entry - &entry_[0]);
-  for (std::uint64_t i = hole + 1; i < entry_.size() && entry_[i].key_hash != 0; ++i) {
-    if (Slot(entry_[i].key_hash) > hole) continue;
-    entry_[hole] = entry_[i];
+  for (std::uint64_t i = hole + 1; i < entry_.size() && entry_[i].key_hash() != 0; ++i) {
+    if (Slot(entry_[i].key_hash()) > hole) continue;
+    entry_[i].MoveTo(&entry_[hole]);
     hole = i;
   }
-  entry_[hole] = Entry{};
+  entry_[hole].Clear();
 }
 
-void Otc::SetSharers(Entry* entry, const NodeSet& now) {
-  NodeSet gone = entry->sharers;
+void Otc::Share(Entry* entry, const NodeSet& now) {
+  const NodeSet before = entry->sharers();
+  NodeSet gone = before;
   gone.Remove(now);
   gone.ForEach([&](NodeId node) { --shared_entries_[node]; });
   NodeSet come = now;
-  come.Remove(entry->sharers);
+  come.Remove(before);
   come.ForEach([&](NodeId node) { ++shared_entries_[node]; });
-  entry->sharers = now;
+  entry->SetSharers(now);
 }
 
 // Model rule: GET_NEVER_WAITS
@@ -91,8 +122,10 @@ bool Otc::Get(std::uint64_t key_hash, NodeId node) {
       break;
   }
   entry->visited = true;
-  if (!entry->sharers.Contains(node)) {
-    entry->sharers.Add(node);
+  std::atomic<std::uint64_t>& word = entry->sharer_words[NodeSet::WordOf(node)];
+  const std::uint64_t sharers = word.load(std::memory_order_relaxed);
+  if ((sharers & NodeSet::BitOf(node)) == 0) {
+    word.store(sharers | NodeSet::BitOf(node), std::memory_order_relaxed);
     ++shared_entries_[node];
   }
   return true;
@@ -101,8 +134,9 @@ bool Otc::Get(std::uint64_t key_hash, NodeId node) {
 // Model rule: PUT_REPLACES_SHARERS
 Otc::Superseded Otc::Replace(Entry* entry, const NodeSet& sharers, NodeId writer,
                              const NodeSet& answering) {
-  Superseded superseded{.holders = entry->sharers, .tracked = true};
-  NodeSet owing = entry->sharers;
+  const NodeSet before = entry->sharers();
+  Superseded superseded{.holders = before, .tracked = true};
+  NodeSet owing = before;
   owing.Keep(answering);
   if (writer != kNobody) owing.Remove(writer);
   superseded.counts = !owing.empty();
@@ -120,7 +154,7 @@ Otc::Superseded Otc::Replace(Entry* entry, const NodeSet& sharers, NodeId writer
   }
   entry->rounds += superseded.counts ? 1 : 0;
   entry->visited = true;
-  if (entry->sharers != sharers) SetSharers(entry, sharers);
+  if (before != sharers) Share(entry, sharers);
   EraseIfIdle(entry);
   return superseded;
 }
@@ -155,7 +189,7 @@ void Otc::AckComplete(std::uint64_t key_hash) {
       break;
     case State::kSI:
       --evicting_;
-      SetSharers(entry, NodeSet());
+      Share(entry, NodeSet());
       break;
   }
   EraseIfIdle(entry);
@@ -166,8 +200,9 @@ std::optional<std::uint64_t> Otc::PickVictim(std::uint64_t entry_budget, std::ui
   for (; entry_budget > 0; --entry_budget) {
     hand_ = (hand_ == 0 ? entry_.size() : hand_) - 1;
     Entry& entry = entry_[hand_];
-    if (entry.key_hash == 0 || entry.state != State::kS || entry.key_hash == spared) continue;
-    if (!entry.visited) return entry.key_hash;
+    const std::uint64_t found = entry.key_hash();
+    if (found == 0 || entry.state != State::kS || found == spared) continue;
+    if (!entry.visited) return found;
     entry.visited = false;
   }
   return std::nullopt;
@@ -178,10 +213,10 @@ NodeSet Otc::Evict(std::uint64_t key_hash, std::uint32_t rounds, const NodeSet& 
   [[maybe_unused]] const Witness witness(Asked::kEvict, key_hash);
   Entry* entry = Find(key_hash);
   APTA_CHECK(entry != nullptr && entry->state == State::kS);
-  NodeSet sharers = entry->sharers;
+  NodeSet sharers = entry->sharers();
   sharers.Keep(present);
   if (sharers.empty()) {
-    SetSharers(entry, sharers);
+    Share(entry, sharers);
     EraseIfIdle(entry);
     return sharers;
   }
@@ -196,10 +231,11 @@ std::uint64_t Otc::ForgetNode(NodeId node, std::uint64_t position, std::uint64_t
   position = std::min<std::uint64_t>(position, entry_.size());
   while (position > 0 && entry_budget-- > 0 && shared_entries_[node] > 0) {
     Entry& entry = entry_[--position];
-    if (entry.key_hash == 0 || !entry.sharers.Contains(node)) continue;
-    [[maybe_unused]] const Witness witness(Asked::kDead, entry.key_hash, node);
-    entry.sharers.Remove(node);
-    --shared_entries_[node];
+    NodeSet sharers = entry.sharers();
+    if (entry.key_hash() == 0 || !sharers.Contains(node)) continue;
+    [[maybe_unused]] const Witness witness(Asked::kDead, entry.key_hash(), node);
+    sharers.Remove(node);
+    Share(&entry, sharers);
     EraseIfIdle(&entry);
     // Erasing may have shifted another entry to this position.
     ++position;
@@ -214,7 +250,7 @@ Otc::State Otc::state(std::uint64_t key_hash) const {
 
 NodeSet Otc::sharers(std::uint64_t key_hash) const {
   const Entry* entry = Find(key_hash);
-  return entry != nullptr ? entry->sharers : NodeSet();
+  return entry != nullptr ? entry->sharers() : NodeSet();
 }
 
 }  // namespace apta::daemon

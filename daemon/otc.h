@@ -14,8 +14,8 @@
 // makes it SA again: they may still read the version in place, so that a later put must wait for
 // them before it releases the extent. The set may always name too many.
 //
-// A pure state machine: one thread; no system call, clock or allocation after construction. O(1)
-// but for the slices of ForgetNode and PickVictim.
+// A pure state machine: one thread, but for sharers(); no system call, clock or allocation after
+// construction. O(1) but for the slices of ForgetNode and PickVictim.
 //
 // Invariants
 //   1. Inclusive: a node that may hold a copy is in the entry's sharers, or in an outstanding round
@@ -25,6 +25,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <optional>
 
@@ -73,18 +74,28 @@ class Otc {
   std::uint64_t ForgetNode(NodeId node, std::uint64_t position, std::uint64_t entry_budget);
 
   State state(std::uint64_t key_hash) const;
+  // Any thread. To another than the home's a hint: it may miss an entry that is being moved, and
+  // see some words of a set before a change and others after it.
   NodeSet sharers(std::uint64_t key_hash) const;
   std::uint64_t live_entries() const { return live_entries_; }
   std::uint64_t max_entries() const { return max_entries_; }
 
  private:
   struct Entry {
-    std::uint64_t key_hash;  // 0 = free
-    NodeSet sharers;
+    // What other threads may read. Relaxed, as it says nothing about anything else.
+    std::atomic<std::uint64_t> hash;  // of the key; 0 = free
+    std::array<std::atomic<std::uint64_t>, NodeSet::kWords> sharer_words;
+    // The home's own.
     std::uint32_t rounds;  // outstanding (invariant 2)
     State state;
     bool visited;  // since PickVictim passed
     std::uint64_t unused[2];
+
+    std::uint64_t key_hash() const { return hash.load(std::memory_order_relaxed); }
+    NodeSet sharers() const;
+    void SetSharers(const NodeSet& now);
+    void MoveTo(Entry* other);
+    void Clear();
   };
   static_assert(sizeof(Entry) == 64);
 
@@ -98,7 +109,7 @@ class Otc {
   Entry* FindOrInsert(std::uint64_t key_hash);  // nullptr = full
   void EraseIfIdle(Entry* entry);
   Superseded Replace(Entry* entry, const NodeSet& sharers, NodeId writer, const NodeSet& answering);
-  void SetSharers(Entry* entry, const NodeSet& now);
+  void Share(Entry* entry, const NodeSet& now);
 
   int shift_;  // of the hash, to a slot
   std::uint64_t max_entries_;

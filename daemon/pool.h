@@ -23,6 +23,8 @@
 
 namespace apta::daemon {
 
+class Otc;
+
 // One shard's share of a pool: what its home allocates from and commits to. Counters may be read
 // by any thread.
 struct HeapShare {
@@ -38,8 +40,9 @@ struct HeapShare {
   // Up to which sequence a node owes this shard's home acknowledgements, 0 = none: what the
   // scheduler, on another shard, asks.
   std::array<std::atomic<std::uint64_t>, fabric::kMaxNodes> owes{};
-  OwedKeys owed_keys;                        // the same, by key
-  std::atomic<std::uint64_t> held_bytes{0};  // of old versions that nodes have not released
+  OwedKeys owed_keys;                          // the same, by key
+  std::atomic<const Otc*> directory{nullptr};  // of the shard's home; who shares what
+  std::atomic<std::uint64_t> held_bytes{0};    // of old versions that nodes have not released
 
  private:
   std::uint64_t AllocateIndexBucket(std::byte* region);

@@ -9,6 +9,22 @@ namespace apta::daemon {
 using scheduler::Candidate;
 using scheduler::FailedAttempt;
 
+namespace {
+
+std::string EndText(const FailedAttempt& attempt) {
+  switch (attempt.end) {
+    case FailedAttempt::End::kNodeGone:
+      return "its node died or left";
+    case FailedAttempt::End::kDeadline:
+      return "past its deadline";
+    case FailedAttempt::End::kError:
+      return absl::StatusCodeToString(attempt.code);
+  }
+  return "";
+}
+
+}  // namespace
+
 std::string ExplanationAsJson(const scheduler::Explanation& explanation) {
   nlohmann::json all{{"policy", explanation.policy},
                      {"attempt", explanation.attempt},
@@ -38,9 +54,8 @@ std::string ExplanationAsJson(const scheduler::Explanation& explanation) {
 std::string HistoryText(absl::Span<const FailedAttempt> history) {
   std::string text;
   for (const FailedAttempt& attempt : history) {
-    const bool is_gone = attempt.end == FailedAttempt::End::kNodeGone;
     text += fmt::format("{}attempt on {}: {}", text.empty() ? "" : "; ", attempt.node,
-                        is_gone ? "its node died or left" : "past its deadline");
+                        EndText(attempt));
   }
   return text;
 }

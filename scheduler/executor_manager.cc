@@ -18,9 +18,10 @@ static_assert(ExecutorManager::kMaxInvocations <= fabric::kMaxInvocationSlots);
 constexpr std::size_t kMaxTracks = 1024;
 constexpr NodeId kNobody = fabric::kMaxNodes;
 
-void Remember(std::vector<FailedAttempt>* history, std::string_view node, FailedAttempt::End end) {
+void Remember(std::vector<FailedAttempt>* history, std::string_view node, FailedAttempt::End end,
+              StatusCode code = StatusCode::kOk) {
   if (history->size() == ExecutorManager::kMaxHistory) history->erase(history->begin());
-  history->push_back({std::string(node), end});
+  history->push_back({std::string(node), end, code});
 }
 
 }  // namespace
@@ -91,7 +92,8 @@ void ExecutorManager::Unready(NodeId node) {
 }
 
 // Invariant 2.
-void ExecutorManager::Finish(NodeId node, InvocationId attempt, StatusCode code, Payload payload) {
+void ExecutorManager::Finish(NodeId node, InvocationId attempt, StatusCode code, Payload payload,
+                             TimeNs now_ns) {
   Attempt* const found = FindAttempt(node, attempt);
   if (found == nullptr) {
     environment_->Release(payload);
@@ -107,8 +109,23 @@ void ExecutorManager::Finish(NodeId node, InvocationId attempt, StatusCode code,
     return;
   }
   invocation->runs_on.reset();
-  End(invocation, {code, code == StatusCode::kOk ? Reason::kNone : Reason::kFunctionFailed,
-                   invocation->attempts, payload});
+  Conclude(invocation, environment_->NameOf(node), code, payload, now_ns);
+}
+
+// The attempt that counts has returned.
+void ExecutorManager::Conclude(Invocation* invocation, std::string_view node, StatusCode code,
+                               Payload payload, TimeNs now_ns) {
+  if (code == StatusCode::kOk) {
+    End(invocation, {code, Reason::kNone, invocation->attempts, payload});
+    return;
+  }
+  Remember(&invocation->history, node, FailedAttempt::End::kError, code);
+  const Outcome failed{code, Reason::kFunctionFailed, invocation->attempts, payload};
+  if (invocation->errors_are_final) {
+    End(invocation, failed);
+  } else {
+    FailAttempt(invocation, failed, now_ns);
+  }
 }
 
 // Invariant 2.
@@ -124,12 +141,17 @@ bool ExecutorManager::BeginCommit(NodeId node, InvocationId attempt) {
   return true;
 }
 
-void ExecutorManager::EndCommit(InvocationId attempt, StatusCode code, Payload payload) {
+void ExecutorManager::EndCommit(InvocationId attempt, StatusCode code, Payload payload,
+                                TimeNs now_ns) {
   Invocation* const invocation = Find(attempt);
   invocation->is_committing = false;
   --invocation->live_attempts;
-  End(invocation, {code, code == StatusCode::kOk ? Reason::kNone : Reason::kFunctionFailed,
-                   invocation->attempts, payload});
+  if (invocation->caller == kNobody) {
+    environment_->Release(payload);
+    Cancel(invocation);
+  } else {
+    Conclude(invocation, invocation->committing_node, code, payload, now_ns);
+  }
 }
 
 void ExecutorManager::LoseCommit(InvocationId attempt, TimeNs now_ns) {
@@ -140,7 +162,8 @@ void ExecutorManager::LoseCommit(InvocationId attempt, TimeNs now_ns) {
   if (invocation->caller == kNobody) {
     Cancel(invocation);
   } else {
-    FailAttempt(invocation, FailedAttempt::End::kNodeGone, now_ns);
+    FailAttempt(invocation, {StatusCode::kUnavailable, Reason::kNodeLost, invocation->attempts},
+                now_ns);
   }
 }
 
@@ -205,6 +228,7 @@ ExecutorManager::Called ExecutorManager::Call(const CallSpec& spec, TimeNs now_n
   invocation.workflow = WorkflowOf(spec);
   invocation.declares_reads = spec.declares_reads;
   invocation.explain = spec.explain;
+  invocation.errors_are_final = spec.errors_are_final;
   invocation.node_name = spec.node_name;
   invocation.reads.assign(spec.reads.begin(), spec.reads.end());
   ++invocation.function->invocations;
@@ -281,21 +305,27 @@ void ExecutorManager::SetWaiting(Invocation* invocation, bool waits) {
   if (was_waiting == (parent->waits > 0)) return;
   Node& node = node_[invocation->caller];
   const std::uint32_t change = waits ? ~0u : 1u;  // -1 or 1
+  node.waiting -= change;
   node.functions[parent->local_function].running += change;
   if (!parent->is_abandoned) node.active += change;
   has_changed_ = true;
 }
 
 ExecutorManager::Attempt* ExecutorManager::FindAttempt(NodeId node, InvocationId id) {
-  for (Attempt& attempt : node_[node].attempts) {
-    if (attempt.id == id) return &attempt;
-  }
-  return nullptr;
+  // The youngest first: a chain ends, and goes on, there.
+  std::vector<Attempt>& attempts = node_[node].attempts;
+  const auto found = std::find_if(attempts.rbegin(), attempts.rend(),
+                                  [id](const Attempt& attempt) { return attempt.id == id; });
+  return found != attempts.rend() ? &*found : nullptr;
 }
 
 void ExecutorManager::RemoveAttempt(NodeId node, Attempt* attempt) {
   Node& state = node_[node];
-  if (attempt->waits == 0) --state.functions[attempt->local_function].running;
+  if (attempt->waits == 0) {
+    --state.functions[attempt->local_function].running;
+  } else {
+    --state.waiting;
+  }
   if (attempt->is_abandoned) {
     --state.stuck;
   } else if (attempt->waits == 0) {
@@ -319,21 +349,17 @@ void ExecutorManager::Abandon(Invocation* invocation) {
   has_changed_ = true;
 }
 
-// The attempt that counted is over, without a result: another one, or the end.
-void ExecutorManager::FailAttempt(Invocation* invocation, FailedAttempt::End end, TimeNs now_ns) {
-  if (invocation->attempts < invocation->max_attempts && !invocation->ended) {
+// The attempt that counted is over, without a result: another one, or the end with `last`.
+void ExecutorManager::FailAttempt(Invocation* invocation, const Outcome& last, TimeNs now_ns) {
+  if (invocation->ended) {
+    EraseIfDone(invocation);
+  } else if (invocation->attempts < invocation->max_attempts) {
+    environment_->Release(last.payload);
     invocation->queued_ns = now_ns;
     due_.Set(SlotOf(invocation->id), invocation->deadline_ns);
     Enqueue(invocation, /*in_front=*/true);
-    return;
-  }
-  if (invocation->ended) {
-    EraseIfDone(invocation);
-  } else if (end == FailedAttempt::End::kNodeGone) {
-    End(invocation, {StatusCode::kUnavailable, Reason::kNodeLost, invocation->attempts});
   } else {
-    End(invocation,
-        {StatusCode::kDeadlineExceeded, Reason::kAttemptDeadline, invocation->attempts});
+    End(invocation, last);
   }
 }
 
@@ -347,7 +373,9 @@ void ExecutorManager::Expire(Invocation* invocation, TimeNs now_ns) {
     Dequeue(invocation);
   }
   if (now_ns < invocation->deadline_ns) {
-    FailAttempt(invocation, FailedAttempt::End::kDeadline, now_ns);
+    FailAttempt(invocation,
+                {StatusCode::kDeadlineExceeded, Reason::kAttemptDeadline, invocation->attempts},
+                now_ns);
   } else {
     End(invocation, {StatusCode::kDeadlineExceeded, Reason::kDeadline, invocation->attempts});
   }
@@ -390,7 +418,8 @@ void ExecutorManager::ForgetNode(NodeId node) {
     }
     invocation->runs_on.reset();
     Remember(&invocation->history, environment_->NameOf(node), FailedAttempt::End::kNodeGone);
-    FailAttempt(invocation, FailedAttempt::End::kNodeGone, invocation->queued_ns);
+    FailAttempt(invocation, {StatusCode::kUnavailable, Reason::kNodeLost, invocation->attempts},
+                invocation->queued_ns);
   }
   for (Invocation& invocation : invocation_) {
     if (invocation.id != 0 && invocation.caller == node) Cancel(&invocation);
@@ -459,12 +488,10 @@ std::vector<std::string> ExecutorManager::FunctionsOf(NodeId node) const {
 
 NodeLoad ExecutorManager::LoadOf(NodeId node) const {
   const Node& state = node_[node];
-  const auto waiting = std::count_if(state.attempts.begin(), state.attempts.end(),
-                                     [](const Attempt& attempt) { return attempt.waits > 0; });
   return {.threads = state.threads,
           .idle = static_cast<std::uint32_t>(state.idle_workers.size()),
           .running = static_cast<std::uint32_t>(state.attempts.size()),
-          .waiting = static_cast<std::uint32_t>(waiting),
+          .waiting = state.waiting,
           .stuck = state.stuck};
 }
 

@@ -6,7 +6,7 @@
 // the node, one back.
 //
 //   queued -- placed --> running -- its result ----------------------------> ended
-//     ^                     |------ node died, or the attempt's deadline --> queued | ended
+//     ^                     |------ an error, its deadline, its node died -> queued | ended
 //     |---- the invocation's deadline, its caller died --------------------> ended
 //
 // Limits belong to the node that registers them: its max_concurrency and threads bound what runs
@@ -24,9 +24,9 @@
 //   3. Payloads belong to the EM from Call or Finish until it answers or releases them. An input is
 //      released only when no attempt runs any more: functions read it in place, also after the
 //      caller's deadline.
-//   4. What a node can make the EM remember is bounded: a worker and an attempt per lane,
-//      kMaxFunctionsPerNode functions, kMaxQueuedOfCaller and kMaxInvocations invocations; names
-//      go with the last node and invocation.
+//   4. What a node can make the EM remember is bounded: a worker per lane, an attempt per lane and
+//      one that waits per waiting lane, kMaxFunctionsPerNode functions, kMaxQueuedOfCaller and
+//      kMaxInvocations invocations; names go with the last node and invocation.
 //   5. An attempt that waits for an invocation of its own takes no thread of its node and does not
 //      count against max_concurrency: a chain needs no more of either than its links that run.
 #pragma once
@@ -42,117 +42,10 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
-#include "fabric/call_head.h"
-#include "fabric/clock.h"
-#include "fabric/message.h"
 #include "scheduler/deadline_heap.h"
-#include "scheduler/placement.h"
+#include "scheduler/environment.h"
 
 namespace apta::scheduler {
-
-using fabric::FunctionLimits;
-using fabric::NodeId;
-using fabric::TimeNs;
-// Of one attempt; the invocation's own is that of "attempt 0" (fabric::InvocationOf). Never used
-// twice, but for every 256th attempt of one invocation.
-using InvocationId = std::uint64_t;
-using FunctionId = std::uint64_t;  // never used twice
-
-// An extent that carries an input, a result, or an error's message. extent 0 = empty.
-struct Payload {
-  std::uint64_t extent = 0;
-};
-
-// A lane of a node that waits for a reply.
-struct Waiter {
-  NodeId node;
-  std::uint16_t lane;
-  std::uint32_t request_id;
-};
-
-// An attempt on its way to a worker.
-struct Delivery {
-  InvocationId id;
-  std::uint32_t local_function;  // which of the node's functions, in order of registration
-  std::uint32_t attempt;         // from 1
-  Payload input;
-  TimeNs left_ns;  // until the deadline
-};
-
-// An attempt that did not count.
-struct FailedAttempt {
-  enum class End : std::uint8_t { kNodeGone, kDeadline };
-  std::string node;
-  End end;
-};
-
-// How an invocation ended.
-struct Outcome {
-  absl::StatusCode code = absl::StatusCode::kOk;
-  fabric::Reason reason = fabric::Reason::kNone;
-  std::uint64_t attempts = 0;
-  Payload payload;  // the result; the message where reason is kFunctionFailed
-  absl::Span<const FailedAttempt> history;  // the last of them
-};
-
-// What a caller asks for. Views are the caller's; the EM copies.
-struct CallSpec {
-  NodeId caller;
-  std::optional<Waiter> waiter;  // gets the outcome; nullopt: somebody will Wait
-  FunctionId function;
-  Payload input;
-  TimeNs deadline_ns;
-  std::string_view node_name;             // "" = any
-  absl::Span<const std::uint64_t> reads;  // hashes of the declared keys
-  bool declares_reads = false;            // false: anything may be read
-  InvocationId parent = 0;                // the attempt that calls; 0 = none
-  std::uint64_t workflow = 0;             // the caller's number for what this is a part of
-  bool explain = false;                   // keep an Explanation
-};
-
-// How an invocation was placed, or why it is not yet.
-struct Explanation {
-  struct Considered {
-    std::string node;
-    Candidate candidate;
-  };
-  InvocationId id = 0;
-  NodeId caller = 0;
-  std::string_view policy;
-  std::vector<Considered> considered;
-  std::optional<std::size_t> chosen;  // of considered
-  Because because = Because::kOnlyOne;
-  std::uint32_t attempt = 0;
-  TimeNs queued_ns = 0;  // how long
-};
-
-class Environment {
- public:
-  virtual ~Environment() = default;
-  // Whether the node may hold something stale: of `reads`, hashes of keys, if declares_reads, else
-  // of anything. From the OIC's books; what cannot be known counts as owed.
-  virtual bool OwesAcknowledgement(NodeId node, bool declares_reads,
-                                   absl::Span<const std::uint64_t> reads) const = 0;
-  // An invocation waits for this node's acknowledgements.
-  virtual void AskForAcknowledgements(NodeId node) = 0;
-  // Adds to each candidate's local_bytes what it caches of these keys, as far as is known. A hint.
-  virtual void AddLocalBytes(absl::Span<const std::uint64_t> reads,
-                             absl::Span<Candidate> candidates) const = 0;
-  virtual std::string_view NameOf(NodeId node) const = 0;
-  virtual void Deliver(const Waiter& worker, const Delivery& delivery) = 0;
-  // The waiter owns the payload from here on.
-  virtual void Answer(const Waiter& waiter, const Outcome& outcome) = 0;
-  virtual void Release(Payload payload) = 0;
-};
-
-// What a node has and does, for people to look at.
-struct NodeLoad {
-  std::uint32_t threads = 0;  // that it says it has
-  std::uint32_t idle = 0;
-  std::uint32_t running = 0;  // attempts: those that wait for others and stuck ones too
-  std::uint32_t waiting = 0;
-  std::uint32_t stuck = 0;
-};
 
 class ExecutorManager {
  public:
@@ -173,14 +66,16 @@ class ExecutorManager {
   // The node's workers are answered with CANCELLED, those that wait and those that ask later,
   // until it registers again; its functions are not offered meanwhile.
   void Unready(NodeId node);
-  // A result from a node; `payload` is the EM's. Ignored when the attempt does not count.
-  void Finish(NodeId node, InvocationId attempt, absl::StatusCode code, Payload payload);
+  // A result from a node; `payload` is the EM's. Ignored when the attempt does not count. An error
+  // is an attempt that failed: the last one, or that of a call with errors_are_final, ends it.
+  void Finish(NodeId node, InvocationId attempt, absl::StatusCode code, Payload payload,
+              TimeNs now_ns);
 
   // As Finish, in two steps, of an attempt whose writes commit together with its result. True: it
   // counts; nobody else runs the invocation, and no deadline or death ends it, until one of the
   // others is called. False: it does not, and Finish follows.
   bool BeginCommit(NodeId node, InvocationId attempt);
-  void EndCommit(InvocationId attempt, absl::StatusCode code, Payload payload);
+  void EndCommit(InvocationId attempt, absl::StatusCode code, Payload payload, TimeNs now_ns);
   // The node died before it could commit: as if it had died running it.
   void LoseCommit(InvocationId attempt, TimeNs now_ns);
 
@@ -243,6 +138,7 @@ class ExecutorManager {
     std::uint64_t workflow = 0;  // 0 = it is its own, as far as is known
     bool declares_reads = false;
     bool explain = false;
+    bool errors_are_final = false;
     bool forgotten = false;  // nobody will ask for the outcome
     bool ended = false;
     std::string node_name;
@@ -266,11 +162,18 @@ class ExecutorManager {
     std::vector<Waiter> idle_workers;
     std::vector<Attempt> attempts;
     std::uint32_t threads = 0;
-    std::uint32_t active = 0;  // attempts that neither wait nor are abandoned
-    std::uint32_t stuck = 0;   // abandoned ones
-    std::uint32_t queued = 0;  // invocations that it called
+    std::uint32_t active = 0;   // attempts that neither wait nor are abandoned
+    std::uint32_t waiting = 0;  // for invocations of their own
+    std::uint32_t stuck = 0;    // abandoned ones
+    std::uint32_t queued = 0;   // invocations that it called
     std::uint32_t invocations = 0;
     bool takes_work = true;
+
+    // Invariant 4: a node that asks again without having finished gets no more than that.
+    bool HasLane() const {
+      return attempts.size() - waiting < fabric::kLanes &&
+             attempts.size() < fabric::kLanes + fabric::kWaitLanes;
+    }
   };
   struct Offer {
     NodeId node;
@@ -293,7 +196,9 @@ class ExecutorManager {
   std::uint64_t WorkflowOf(const CallSpec& spec);
   Attempt* FindAttempt(NodeId node, InvocationId id);
   void Abandon(Invocation* invocation);
-  void FailAttempt(Invocation* invocation, FailedAttempt::End end, TimeNs now_ns);
+  void Conclude(Invocation* invocation, std::string_view node, absl::StatusCode code,
+                Payload payload, TimeNs now_ns);
+  void FailAttempt(Invocation* invocation, const Outcome& last, TimeNs now_ns);
   void Cancel(Invocation* invocation);
   void RemoveAttempt(NodeId node, Attempt* attempt);
   void SetWaiting(Invocation* invocation, bool waits);

@@ -37,7 +37,7 @@ bool ExecutorManager::HasRoom(const FunctionState& function) const {
   return std::any_of(function.offers.begin(), function.offers.end(), [&](const Offer& offer) {
     const Node& node = node_[offer.node];
     return !node.idle_workers.empty() && (node.threads == 0 || node.active < node.threads) &&
-           node.attempts.size() < fabric::kLanes;
+           node.HasLane();
   });
 }
 
@@ -95,10 +95,7 @@ std::size_t ExecutorManager::Look(const Invocation& invocation,
         .has_failed_here =
             std::any_of(invocation.history.begin(), invocation.history.end(),
                         [&](const FailedAttempt& failed) { return failed.node == name; }),
-        // Invariant 4: a node that asks again without having finished gets no more than its lanes.
-        .idle_workers = node.attempts.size() < fabric::kLanes
-                            ? static_cast<std::uint32_t>(node.idle_workers.size())
-                            : 0,
+        .idle_workers = node.HasLane() ? static_cast<std::uint32_t>(node.idle_workers.size()) : 0,
         .threads = node.threads,
         .active = node.active,
         .stuck = node.stuck,

@@ -27,7 +27,6 @@ using fabric::Reply;
 
 namespace {
 
-constexpr int kMaxThreads = 32;  // each keeps a lane
 // A memory server that has not come back by then is gone for good.
 constexpr fabric::TimeNs kGoneForGoodNs = 10'000'000'000;
 
@@ -61,13 +60,13 @@ class InvocationState {
   }
 };
 
-class HostState {
+class HostState : public std::enable_shared_from_this<HostState> {
  public:
-  HostState(std::shared_ptr<NodeRuntime> runtime, int threads)
+  HostState(std::shared_ptr<NodeRuntime> runtime, const HostOptions& options)
       : runtime_(std::move(runtime)),
-        threads_(threads),
-        wait_limit_(new WaitLimit{.most = Crew::MaxWaiting(threads)}) {}
-  ~HostState() { Stop(); }
+        threads_(options.threads),
+        wait_limit_(new WaitLimit{.most = options.max_waiting,
+                                  .in_lanes = Crew::WaitInLanes(options.threads)}) {}
 
   absl::Status Register(std::string_view name, Function function, const FunctionOptions& options);
   absl::Status Run();
@@ -77,12 +76,13 @@ class HostState {
  private:
   absl::Status RegisterAll(Session* session);
   absl::Status RegisterAt(Session* session, const RegisteredFunction& function);
-  void Work(Session* session, Crew* crew);
+  absl::Status RunCrew(Session* session);
+  void Work(Session* session, Crew* crew, Crew::Worker* worker);
   struct Result {
     absl::StatusOr<Bytes> value = Bytes();
     bool has_effects = false;  // that commit with it
   };
-  Result RunOne(Session* session, const Reply& delivery, BytesView input);
+  Result RunOne(Session* session, Crew::Worker* worker, const Reply& delivery, BytesView input);
 
   std::shared_ptr<NodeRuntime> runtime_;
   const int threads_;
@@ -92,6 +92,7 @@ class HostState {
   std::list<RegisteredFunction> functions_;       // never moved: workers point at them
   std::vector<const RegisteredFunction*> order_;  // of registration at the memory server
   Session* running_on_ = nullptr;
+  std::shared_ptr<Crew> crew_;  // of running_on_
 };
 
 absl::Status HostState::Register(std::string_view name, Function function,
@@ -109,9 +110,12 @@ absl::Status HostState::Register(std::string_view name, Function function,
   }
   std::lock_guard<std::mutex> lock(mutex_);
   for (const RegisteredFunction& other : functions_) {
-    if (other.name == name) {
-      return absl::AlreadyExistsError(fmt::format("function {}: registered before", name));
-    }
+    if (other.name != name) continue;
+    return absl::AlreadyExistsError(fmt::format(
+        "function {}: registered on this host before, with max_concurrency {}, max_attempts {} and "
+        "deadline {}; a host has one function of a name",
+        name, other.options.max_concurrency, other.options.max_attempts,
+        absl::FormatDuration(other.options.deadline)));
   }
   functions_.push_back({std::string(name), std::move(function), options});
   order_.push_back(&functions_.back());
@@ -158,24 +162,43 @@ absl::Status HostState::Run() {
       continue;
     }
     const absl::Status registered = RegisterAll(session);
+    absl::Status ended;
     if (registered.ok()) {
-      Crew(threads_, [&](Crew* crew) { Work(session, crew); }).Run();
+      ended = RunCrew(session);
     } else if (!absl::IsUnavailable(registered)) {
       return registered;
     }
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      running_on_ = nullptr;
-    }
-    if (stopping_.load()) break;
+    if (stopping_.load() || absl::IsResourceExhausted(ended)) return ended;
     session = runtime_->AwaitSession(session, kGoneForGoodNs);
     if (session == nullptr) return runtime_->WhyNot();
   }
   return absl::OkStatus();
 }
 
+// Workers may outlive it, and keep the host.
+absl::Status HostState::RunCrew(Session* session) {
+  const auto crew = std::make_shared<Crew>(
+      threads_, wait_limit_, [self = shared_from_this(), session](Crew* its, Crew::Worker* worker) {
+        self->Work(session, its, worker);
+      });
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    crew_ = crew;
+  }
+  if (stopping_.load()) crew->Dismiss();
+  const absl::Status ended = crew->Run();
+  std::lock_guard<std::mutex> lock(mutex_);
+  crew_.reset();
+  running_on_ = nullptr;
+  return ended;
+}
+
 void HostState::Stop() {
   if (stopping_.exchange(true)) return;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (crew_ != nullptr) crew_->Dismiss();
+  }
   Session* session = runtime_->session();
   if (session == nullptr) return;
   // Workers that wait for an invocation are answered with CANCELLED, and so is any that asks later.
@@ -184,7 +207,7 @@ void HostState::Stop() {
 }
 
 // Asks for work until there is enough without it, the host stops, or the session is over.
-void HostState::Work(Session* session, Crew* crew) {
+void HostState::Work(Session* session, Crew* crew, Crew::Worker* worker) {
   const Session::Reading reading(session);  // functions read their inputs in place
   std::uint64_t finished = 0;               // the attempt whose result goes with the next question
   Result result;
@@ -192,9 +215,9 @@ void HostState::Work(Session* session, Crew* crew) {
   while (!stopping_.load() || finished != 0) {
     const absl::Status& status = result.value.status();
     const std::string message = std::string(status.message());
-    const bool is_last = finished != 0 && crew->IsSurplus();
+    const bool is_last = !crew->BeginAsking();
+    if (is_last && finished == 0) return;
     const int code = static_cast<int>(status.code());
-    if (!is_last) crew->BeginAsking();
     const absl::StatusOr<Reply> reply = session->Ask(
         0, {.op = Op::kReady,
             .flags = static_cast<std::uint8_t>(code << fabric::kStatusShift |
@@ -215,12 +238,13 @@ void HostState::Work(Session* session, Crew* crew) {
     if (!reply.ok() || reply->code != 0) break;
     crew->EndAsking();
     finished = reply->value[0];
-    result = RunOne(session, *reply, session->PayloadOf(*reply, lane_payload.data()));
+    result = RunOne(session, worker, *reply, session->PayloadOf(*reply, lane_payload.data()));
   }
   crew->Dismiss();
 }
 
-HostState::Result HostState::RunOne(Session* session, const Reply& delivery, BytesView input) {
+HostState::Result HostState::RunOne(Session* session, Crew::Worker* worker, const Reply& delivery,
+                                    BytesView input) {
   const auto index = static_cast<std::size_t>(delivery.value[1] & 0xffff'ffff);
   InvocationState state;
   {
@@ -235,6 +259,7 @@ HostState::Result HostState::RunOne(Session* session, const Reply& delivery, Byt
   state.input = input;
   state.wait_limit = wait_limit_;
   state.deadline = absl::Now() + absl::Nanoseconds(delivery.value[2]);
+  const Crew::Worker::Attempt attempt(worker, &state.function->name, state.deadline);
   Invocation invocation(&state);
   absl::StatusOr<Bytes> result = Bytes();
   try {
@@ -258,18 +283,32 @@ HostState::Result HostState::RunOne(Session* session, const Reply& delivery, Byt
 // ---------------------------------------------------------------------------------------------
 
 absl::StatusOr<FunctionHost> FunctionHost::Create(Client client, int threads) {
-  if (threads < 1 || threads > compute::kMaxThreads) {
-    return absl::InvalidArgumentError(
-        fmt::format("threads {}: a function host has 1 to {}", threads, compute::kMaxThreads));
-  }
-  if (client.runtime_ == nullptr) return absl::InvalidArgumentError("the client was moved from");
-  return FunctionHost(std::make_unique<compute::HostState>(std::move(client.runtime_), threads));
+  return Create(std::move(client), HostOptions{.threads = threads});
 }
 
-FunctionHost::FunctionHost(std::unique_ptr<compute::HostState> state) : state_(std::move(state)) {}
+absl::StatusOr<FunctionHost> FunctionHost::Create(Client client, const HostOptions& options) {
+  if (options.threads < 1 || options.threads > compute::Crew::kMaxThreads) {
+    return absl::InvalidArgumentError(fmt::format("threads {}: a function host has 1 to {}",
+                                                  options.threads, compute::Crew::kMaxThreads));
+  }
+  if (options.max_waiting < 0 || options.max_waiting > fabric::kWaitLanes) {
+    return absl::InvalidArgumentError(fmt::format("max_waiting {}: a function host has 0 to {}",
+                                                  options.max_waiting, fabric::kWaitLanes));
+  }
+  if (client.runtime_ == nullptr) return absl::InvalidArgumentError("the client was moved from");
+  return FunctionHost(std::make_shared<compute::HostState>(std::move(client.runtime_), options));
+}
+
+FunctionHost::FunctionHost(std::shared_ptr<compute::HostState> state) : state_(std::move(state)) {}
 FunctionHost::FunctionHost(FunctionHost&&) noexcept = default;
-FunctionHost& FunctionHost::operator=(FunctionHost&&) noexcept = default;
-FunctionHost::~FunctionHost() = default;
+FunctionHost& FunctionHost::operator=(FunctionHost&& other) noexcept {
+  if (state_ != nullptr && state_ != other.state_) state_->Stop();
+  state_ = std::move(other.state_);
+  return *this;
+}
+FunctionHost::~FunctionHost() {
+  if (state_ != nullptr) state_->Stop();
+}
 absl::Status FunctionHost::Register(std::string_view name, Function function,
                                     const FunctionOptions& options) {
   return state_->Register(name, std::move(function), options);

@@ -1,11 +1,14 @@
-// Which lanes of the port are free. One lane carries one request of one thread at a time.
+// Which lanes of the port are free. One lane carries one request of one thread at a time. Those for
+// waiting are given out apart from the others, which they must not use up.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <bit>
 #include <cstdint>
+#include <mutex>
 #include <utility>
+#include <vector>
 
 #include "fabric/doorbell.h"
 #include "fabric/port.h"
@@ -51,6 +54,25 @@ class Lanes {
       if ((abandoned_.fetch_and(~bit) & bit) != 0) Free(lane);
     }
   }
+  // A free lane for waiting; -1 = there is none.
+  int ClaimForWaiting() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (free_for_waiting_.empty()) {
+      if (end_.load() == kAllLanes) return -1;
+      return end_.fetch_add(1);
+    }
+    const int lane = free_for_waiting_.back();
+    free_for_waiting_.pop_back();
+    return lane;
+  }
+  void FreeForWaiting(int lane) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    free_for_waiting_.push_back(lane);
+  }
+  // Whoever waits, now or later, does so in a lane below this one, or has yet to claim it.
+  // Sequentially consistent, as what its waiter looks at next (Session::Fail).
+  int end() const { return end_.load(); }
+
   bool has_abandoned() const { return abandoned_.load(std::memory_order_relaxed) != 0; }
 
   // Owner of the lane. Ids are never 0 and differ from the last one.
@@ -78,12 +100,16 @@ class Lanes {
 
  private:
   static constexpr std::uint64_t kPopulateAfterPages = 32;
+  static constexpr int kAllLanes = fabric::kLanes + fabric::kWaitLanes;
   static_assert(fabric::kLanes == 64, "one bit per lane");
   alignas(fabric::kCacheLineBytes) std::atomic<std::uint64_t> free_{~std::uint64_t{0}};
   std::atomic<std::uint64_t> abandoned_{0};
-  std::array<std::uint32_t, fabric::kLanes> id_{};
+  std::array<std::uint32_t, kAllLanes> id_{};
   std::array<std::uint64_t, fabric::kLanes> next_page_{};
   std::array<bool, fabric::kLanes> is_populated_{};
+  std::atomic<int> end_{fabric::kLanes};
+  std::mutex mutex_;
+  std::vector<int> free_for_waiting_;  // under mutex_
 };
 
 }  // namespace apta::compute

@@ -56,11 +56,12 @@ struct CallQuestion {
                std::uint64_t parent) {
     question = {.op = op, .key = function, .payload = input, .argument = ToNs(options.deadline)};
     if (parent == 0 && options.reads.empty() && options.node.empty() && options.workflow == 0 &&
-        !options.explain) {
+        !options.explain && !options.errors_are_final) {
       return;
     }
     CallHead fixed{.parent = parent, .workflow = options.workflow};
     if (options.explain) fixed.flags |= CallHead::kExplain;
+    if (options.errors_are_final) fixed.flags |= CallHead::kErrorsAreFinal;
     std::array<std::uint64_t, CallHead::kMaxReads> read;
     std::size_t reads = 0;
     if (!options.reads.empty() && options.reads.size() <= read.size()) {
@@ -108,11 +109,11 @@ absl::StatusOr<Bytes> TakeResult(Session* session, const Reply& reply,
 
 using LanePayload = std::array<std::byte, fabric::kLanePayloadBytes>;
 
-// A function that waits: one more of its host, if that leaves it a thread.
+// A function that waits: one more of its host, if there may be.
 class Waiting {
  public:
   explicit Waiting(WaitLimit* limit) : limit_(limit) {
-    may_ = limit_ == nullptr || limit_->waiting.fetch_add(1) < limit_->most;
+    if (limit_ != nullptr) others_ = limit_->waiting.fetch_add(1);
   }
   ~Waiting() {
     if (limit_ != nullptr) limit_->waiting.fetch_sub(1);
@@ -120,17 +121,19 @@ class Waiting {
   Waiting(const Waiting&) = delete;
 
   absl::Status Check(std::string_view function) const {
-    if (may_) return absl::OkStatus();
+    if (limit_ == nullptr || others_ < limit_->most.load()) return absl::OkStatus();
     return absl::ResourceExhaustedError(
         fmt::format("function {}: {} functions of this host wait for calls of their own already, "
-                    "and one more would leave it no thread; shorten the chain, or spread it over "
-                    "more hosts",
-                    function, limit_->most));
+                    "and no more may (HostOptions::max_waiting, or the threads that the system "
+                    "gives it); raise that, shorten the chain, or spread it over more hosts",
+                    function, others_));
   }
+  // A client waits in its lane; of functions, those that leave the host enough others.
+  bool IsInLane() const { return limit_ == nullptr || others_ < limit_->in_lanes; }
 
  private:
   WaitLimit* limit_;
-  bool may_;
+  int others_ = 0;
 };
 
 }  // namespace
@@ -144,6 +147,10 @@ absl::StatusOr<Bytes> Caller::Call(std::string_view function, BytesView input,
   if (absl::Status valid = CheckCall(function, options); !valid.ok()) return valid;
   const Waiting waiting(limit_.get());
   if (absl::Status may = waiting.Check(function); !may.ok()) return may;
+  if (!waiting.IsInLane()) {
+    const absl::StatusOr<std::unique_ptr<PendingState>> pending = Begin(function, input, options);
+    return pending.ok() ? (*pending)->Await(/*in_lane=*/false) : pending.status();
+  }
   CallQuestion call(Op::kCall, function, input, options, parent_);
   call.question.timeout_ns = call.question.argument + kGraceNs;
   LanePayload lane_payload;
@@ -156,6 +163,14 @@ absl::StatusOr<Bytes> Caller::Call(std::string_view function, BytesView input,
 
 absl::StatusOr<Pending> Caller::Start(std::string_view function, BytesView input,
                                       const CallOptions& options) const {
+  absl::StatusOr<std::unique_ptr<PendingState>> pending = Begin(function, input, options);
+  if (!pending.ok()) return pending.status();
+  return Pending(*std::move(pending));
+}
+
+absl::StatusOr<std::unique_ptr<PendingState>> Caller::Begin(std::string_view function,
+                                                            BytesView input,
+                                                            const CallOptions& options) const {
   Session* session = runtime_->session();
   if (session == nullptr) return runtime_->WhyNot();
   if (absl::Status valid = CheckCall(function, options); !valid.ok()) return valid;
@@ -164,8 +179,7 @@ absl::StatusOr<Pending> Caller::Start(std::string_view function, BytesView input
   const absl::StatusOr<Reply> reply = session->Ask(0, call.question);
   if (!reply.ok()) return reply.status();
   if (reply->code != 0) return fabric::MakeStatus(*reply, fmt::format("function {}", function));
-  return Pending(
-      std::make_unique<PendingState>(runtime_, session, limit_, function, reply->value[0]));
+  return std::make_unique<PendingState>(runtime_, session, limit_, function, reply->value[0]);
 }
 
 PendingState::~PendingState() {
@@ -176,14 +190,19 @@ absl::StatusOr<Bytes> PendingState::Wait() {
   if (is_taken_) return absl::FailedPreconditionError("the result was taken already");
   const Waiting waiting(limit_.get());
   if (absl::Status may = waiting.Check(function_); !may.ok()) return may;
+  return Await(waiting.IsInLane());
+}
+
+absl::StatusOr<Bytes> PendingState::Await(bool in_lane) {
   const Session::Reading reading(session_);
   // The Executor Manager answers at the invocation's deadline at the latest.
   LanePayload lane_payload;
-  const absl::StatusOr<Reply> reply = session_->Ask(0, {.op = Op::kWait,
-                                                        .payload = {},
-                                                        .argument = id_,
-                                                        .timeout_ns = Session::kNoTimeout,
-                                                        .lane_payload = lane_payload.data()});
+  const Session::Question wait{.op = Op::kWait,
+                               .payload = {},
+                               .argument = id_,
+                               .timeout_ns = Session::kNoTimeout,
+                               .lane_payload = lane_payload.data()};
+  const absl::StatusOr<Reply> reply = in_lane ? session_->Ask(0, wait) : session_->AskForLong(wait);
   is_taken_ = true;
   if (!reply.ok()) return reply.status();
   return TakeResult(session_, *reply, lane_payload.data(), function_);

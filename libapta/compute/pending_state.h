@@ -13,9 +13,11 @@
 
 namespace apta::compute {
 
-// How many functions of one host wait for invocations of their own, and how many may.
+// How many functions of one host wait for invocations of their own, and how many may: `in_lanes` of
+// them in ordinary lanes.
 struct WaitLimit {
-  const int most;
+  std::atomic<int> most;
+  const int in_lanes;
   std::atomic<int> waiting{0};
 };
 
@@ -35,6 +37,9 @@ class Caller {
                                 const CallOptions& options) const;
 
  private:
+  absl::StatusOr<std::unique_ptr<PendingState>> Begin(std::string_view function, BytesView input,
+                                                      const CallOptions& options) const;
+
   std::shared_ptr<NodeRuntime> runtime_;
   std::uint64_t parent_;              // the attempt; 0 = a client
   std::shared_ptr<WaitLimit> limit_;  // nullptr: a client
@@ -54,6 +59,8 @@ class PendingState {
         id_(id) {}
   ~PendingState();  // forgets the result unless it was taken
   absl::StatusOr<Bytes> Wait();
+  // As Wait, of which the host's limit knows; in an ordinary lane, or in one for waiting.
+  absl::StatusOr<Bytes> Await(bool in_lane);
   bool done() const;
   absl::StatusOr<Explanation> Explain() const;
 

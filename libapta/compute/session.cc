@@ -167,7 +167,7 @@ absl::Status Session::Ended() const {
 void Session::Fail() {
   failed_.store(true);
   if (region_.outlives_server()) KeepPinned();
-  for (int lane = 0; lane < fabric::kLanes; ++lane) {
+  for (int lane = 0; lane < lanes_.end(); ++lane) {
     std::atomic<std::uint32_t>& done_id = port_.lane(lane)->done_id;
     done_id.fetch_xor(0x8000'0000);  // so that nobody falls asleep on it any more
     fabric::FutexWake(&done_id);

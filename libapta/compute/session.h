@@ -94,6 +94,8 @@ class Session {
   // One message to the shard's home, one back. UNAVAILABLE: the session has ended;
   // DEADLINE_EXCEEDED: no answer in time. What the home answered, good or bad, is in the reply.
   absl::StatusOr<fabric::Reply> Ask(int shard, const Question& question);
+  // The same, of the first shard, for as long as it takes: kWait, in a lane that is there for that.
+  absl::StatusOr<fabric::Reply> AskForLong(const Question& question);
   // One message, nothing back. Lost when the session ends.
   void Tell(int shard, fabric::Op op, std::uint64_t argument);
   // The payload of an extent that a reply has lent; Tell(kRelease) when it is not read any more. A

@@ -78,6 +78,22 @@ absl::StatusOr<Reply> Session::Ask(int shard, const Question& question) {
   return reply;
 }
 
+absl::StatusOr<Reply> Session::AskForLong(const Question& question) {
+  const int lane = lanes_.ClaimForWaiting();
+  if (lane < 0) return absl::ResourceExhaustedError("too many functions wait at a time");
+  const std::uint32_t request_id = lanes_.NextId(lane);
+  absl::Status status = Push(0, lane, request_id, question);
+  if (status.ok()) status = AwaitReply(lane, request_id, question);
+  if (!status.ok()) return status;  // the session is over, and the lane with it
+  const Reply reply = port_.lane(lane)->reply;
+  if (question.lane_payload != nullptr && (reply.extent_offset & fabric::kInLane) != 0) {
+    std::memcpy(question.lane_payload, port_.lane(lane)->payload.data(),
+                fabric::LanePayloadBytes(reply));
+  }
+  lanes_.FreeForWaiting(lane);
+  return reply;
+}
+
 void Session::Tell(int shard, Op op, std::uint64_t argument) {
   const Question question{.op = op, .payload = {}, .argument = argument};
   [[maybe_unused]] const absl::Status status = Push(shard, fabric::kNoLane, 0, question);

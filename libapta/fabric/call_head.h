@@ -31,8 +31,9 @@ constexpr std::uint32_t SlotOf(std::uint64_t id) {
 // Stands where the function's name alone would, in kCall and kStart with the flag kHeaded:
 // CallHead, hashes of the declared keys, the node's name, the function's name.
 struct CallHead {
-  static constexpr std::uint16_t kExplain = 1;        // keep why it was placed as it was
-  static constexpr std::uint16_t kDeclaresReads = 2;  // it reads nothing but these keys
+  static constexpr std::uint16_t kExplain = 1;         // keep why it was placed as it was
+  static constexpr std::uint16_t kDeclaresReads = 2;   // it reads nothing but these keys
+  static constexpr std::uint16_t kErrorsAreFinal = 4;  // one that it returns is not tried again
   static constexpr std::size_t kMaxReads = 32;
   static constexpr std::size_t kMaxNodeBytes = 127;
 

@@ -111,6 +111,24 @@ void IndexView::ForEachOfHash(
   }
 }
 
+std::uint64_t IndexView::BytesOfHash(std::uint64_t key_hash) const {
+  std::uint64_t bytes = 0;
+  const IndexBucket* bucket = bucket_ + (key_hash & (buckets_ - 1));
+  for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
+    for (const IndexSlot& slot : bucket->slot) {
+      const std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
+      if (!SlotTagMatches(word, key_hash) || !IsInHeap(SlotExtentOffset(word))) continue;
+      ExtentHeader header;
+      CopyBulkRacy(region_ + SlotExtentOffset(word), reinterpret_cast<std::byte*>(&header),
+                   sizeof(header));
+      if (header.key_hash != key_hash) continue;
+      bytes += std::min(header.payload_bytes, region_bytes_);
+    }
+    bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
+  }
+  return bytes;
+}
+
 std::optional<IndexEntry> IndexView::ReadUnregistered(const IndexSlot& slot) const {
   const std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
   const std::uint64_t extent = SlotExtentOffset(word);

@@ -87,6 +87,10 @@ class IndexView {
   void ForEachOfHash(std::uint64_t key_hash,
                      const std::function<void(std::uint64_t, std::uint64_t)>& visit) const;
 
+  // How many payload bytes the objects have whose keys have this hash. Any reader; a hint: what is
+  // being replaced may count as anything.
+  std::uint64_t BytesOfHash(std::uint64_t key_hash) const;
+
   // For readers that are not registered (invariant 4): what `slot` names, or nullopt when it is
   // empty or was reused meanwhile.
   std::optional<IndexEntry> ReadUnregistered(const IndexSlot& slot) const;

@@ -19,6 +19,9 @@ inline constexpr int kMaxNodes = 256;
 
 // How many requests of one node can be under way at once: one per lane.
 inline constexpr int kLanes = 64;
+// Further lanes, numbered from kLanes on, for kWait alone: functions that wait for calls of their
+// own. Requests in them have no body.
+inline constexpr int kWaitLanes = 2048;
 
 enum class Op : std::uint8_t {
   kGet = 1,   // key; argument: version that the node has a copy of, or 0 -> version, extent; the
@@ -101,7 +104,7 @@ struct Request {
   std::uint32_t request_id;  // unlike the lane's last; comes back in Reply::done_id
   Op op;
   std::uint8_t flags;
-  std::uint16_t lane;  // < kLanes
+  std::uint16_t lane;  // < kLanes; of kWait < kLanes + kWaitLanes
   std::uint64_t payload_bytes;
   std::uint64_t argument;  // by op
   std::uint16_t key_bytes;

@@ -22,7 +22,7 @@
 namespace apta::fabric {
 
 inline constexpr std::uint64_t kPortMagic = 0x3154524f50414d41;
-inline constexpr std::uint32_t kPortLayoutVersion = 3;
+inline constexpr std::uint32_t kPortLayoutVersion = 4;
 
 // A lane's share of the staging area: a ring of bytes through which a body that does not fit into
 // its request flows. The node fills one slice while the home drains another, so the node is never
@@ -48,7 +48,7 @@ struct PortHeader {
   std::uint32_t node;
 };
 
-// One request at a time of one thread of the node.
+// One request at a time of one thread of the node. Those from kLanes on have no staging area.
 struct Lane {
   // Written by the home.
   alignas(kCacheLineBytes) std::atomic<std::uint32_t> done_id;  // futex: the reply below is whole
@@ -90,7 +90,8 @@ static_assert(sizeof(Lane) == 3 * kCacheLineBytes + kLanePayloadBytes);
 static_assert(offsetof(Lane, drained_bytes) == kCacheLineBytes);
 static_assert(offsetof(Lane, asleep) == 2 * kCacheLineBytes);
 
-inline constexpr std::uint64_t kLanesBytes = AlignUp(kLanes * sizeof(Lane), kPageBytes);
+inline constexpr std::uint64_t kLanesBytes =
+    AlignUp((kLanes + kWaitLanes) * sizeof(Lane), kPageBytes);
 
 // A mapped port. Movable.
 class Port {

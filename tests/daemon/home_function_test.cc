@@ -99,7 +99,7 @@ TEST_F(HomeFunctionTest, SmallPayloadsTravelInLanesAndTakeNothingOfTheHeap) {
 }
 
 TEST_F(HomeFunctionTest, AFunctionsErrorComesWithItsMessage) {
-  Register(kHost, "f");
+  Register(kHost, "f", {.max_attempts = 1});
   Ready(kHost, 4);
   Call("", 7);
   const Reply delivery = Delivered(kHost, 4);
@@ -111,8 +111,45 @@ TEST_F(HomeFunctionTest, AFunctionsErrorComesWithItsMessage) {
   EXPECT_EQ(Payload(result.extent_offset), "it broke");
 }
 
-TEST_F(HomeFunctionTest, ACodeThatIsNoneBecomesOne) {
+TEST_F(HomeFunctionTest, TheLastErrorComesWithTheHistoryOfTheAttempts) {
+  Register(kHost, "f", {.max_attempts = 2});
+  for (const std::string& message : {std::string("it broke"), kResult}) {
+    Ready(kHost, 4);
+    Call("", 7);
+    Ready(kHost, 4, Delivered(kHost, 4).value[0], message, StatusCode::kAborted);
+    Ready(kHost, 4, Delivered(kHost, 4).value[0], message, StatusCode::kDataLoss);
+    const Reply result = Delivered(kCaller, 7);
+    EXPECT_EQ(CodeOf(result), StatusCode::kDataLoss);
+    EXPECT_EQ(result.reason, Reason::kFunctionFailed);
+    EXPECT_EQ(Payload(result.extent_offset),
+              message + " (attempt on host: ABORTED; attempt on host: DATA_LOSS)");
+    EXPECT_TRUE(Step(kCaller, Inline(Op::kRelease, "", "", result.extent_offset)));
+    EXPECT_EQ(LiveExtents(), 0u);
+  }
+}
+
+TEST_F(HomeFunctionTest, WhoWaitsForLongDoesSoInALaneThatIsThereForNothingElse) {
   Register(kHost, "f");
+  const std::uint16_t lane = fabric::kLanes + fabric::kWaitLanes - 1;
+  Request start = Inline(Op::kStart, "f", "", kSecond);
+  EXPECT_TRUE(Step(kCaller, start, 7));
+  const std::uint64_t id = Delivered(kCaller, 7).value[0];
+  for (const int bad : {lane + 1, 0xfffe}) {
+    EXPECT_FALSE(Step(kCaller, Inline(Op::kWait, "", "", id), static_cast<std::uint16_t>(bad)));
+  }
+  EXPECT_FALSE(Step(kCaller, Inline(Op::kWait, "k", "", id), lane));
+  EXPECT_FALSE(Step(kCaller, Inline(Op::kWait, "", "p", id), lane));
+  EXPECT_FALSE(Step(kCaller, Staged(Op::kWait, "", 0, id), lane));
+  EXPECT_FALSE(Step(kCaller, Inline(Op::kPoll, "", "", id), lane));
+  EXPECT_TRUE(gate_.answers().empty());
+  EXPECT_TRUE(Step(kCaller, Inline(Op::kWait, "", "", id), lane));
+  Ready(kHost, 4);
+  Ready(kHost, 4, Delivered(kHost, 4).value[0], "result");
+  EXPECT_EQ(Payload(Delivered(kCaller, lane).extent_offset), "result");
+}
+
+TEST_F(HomeFunctionTest, ACodeThatIsNoneBecomesOne) {
+  Register(kHost, "f", {.max_attempts = 1});
   Ready(kHost, 4);
   Call("", 7);
   const std::uint64_t id = Delivered(kHost, 4).value[0];
@@ -369,13 +406,25 @@ TEST_F(HomeFunctionTest, ADeadlineBeyondTheEndOfTimeIsNone) {
   EXPECT_TRUE(gate_.answers().empty());
 }
 
+TEST_F(HomeFunctionTest, LimitsThatWouldLetNothingRunAreRefused) {
+  for (const fabric::FunctionLimits& limits :
+       {fabric::FunctionLimits{.max_concurrency = 0}, fabric::FunctionLimits{.max_attempts = 0},
+        fabric::FunctionLimits{.deadline_ms = 0}}) {
+    EXPECT_EQ(CodeOf(Ask(kHost, Inline(Op::kRegister, "f", "", limits.Pack()))),
+              StatusCode::kInvalidArgument);
+  }
+}
+
 TEST_F(HomeFunctionTest, MoreFunctionsThanANodeMayHaveAreRefused) {
+  const std::uint64_t kLimits = fabric::FunctionLimits{}.Pack();
   for (std::size_t i = 0; i < scheduler::ExecutorManager::kMaxFunctionsPerNode; ++i) {
     Register(kHost, "f" + std::to_string(i));
   }
-  EXPECT_EQ(CodeOf(Ask(kHost, Inline(Op::kRegister, "one more"))), StatusCode::kResourceExhausted);
-  EXPECT_EQ(CodeOf(Ask(kHost, Inline(Op::kRegister, "f0"))), StatusCode::kAlreadyExists);
-  EXPECT_EQ(Ask(kOther, Inline(Op::kRegister, "one more")).code, 0);
+  EXPECT_EQ(CodeOf(Ask(kHost, Inline(Op::kRegister, "one more", "", kLimits))),
+            StatusCode::kResourceExhausted);
+  EXPECT_EQ(CodeOf(Ask(kHost, Inline(Op::kRegister, "f0", "", kLimits))),
+            StatusCode::kAlreadyExists);
+  EXPECT_EQ(Ask(kOther, Inline(Op::kRegister, "one more", "", kLimits)).code, 0);
 }
 
 }  // namespace

@@ -5,8 +5,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
+#include <functional>
+#include <map>
 #include <memory>
+#include <random>
 #include <stdexcept>
 #include <thread>
 
@@ -59,11 +63,14 @@ int Host(const std::vector<std::string>& role) {
        [](Invocation& invocation) -> absl::StatusOr<Bytes> {
          return Bytes(invocation.input().begin(), invocation.input().end());
        }},
-      {"mark",  // an effect under a key of its own
+      {"mark",  // some work, and an effect under a name that no other attempt has
        [](Invocation& invocation) -> absl::StatusOr<Bytes> {
          const std::string number(AsText(invocation.input()));
-         invocation.Put("mark/" + number, invocation.input());
-         return ToBytes("marked " + number);
+         const std::string attempt =
+             fmt::format("{}.{}.{}", getpid(), invocation.id(), invocation.attempt());
+         invocation.Put(fmt::format("mark/{}/{}", number, attempt), AsBytes(attempt));
+         std::this_thread::sleep_for(std::chrono::milliseconds(2 + std::stoi(number) % 16));
+         return ToBytes(attempt);
        }},
   };
   for (const auto& [name, function] : functions) {
@@ -125,7 +132,11 @@ TEST_F(CallsTest, AFunctionThatCrashesOrExitsFailsItsAttemptsAndNothingElse) {
     for (auto& host : hosts) host->Wait();
     hosts.clear();
   }
-  EXPECT_TRUE(absl::IsInternal(client_.Call("throw", {}).status()));
+  const absl::Status thrown = client_.Call("throw", {}).status();
+  EXPECT_TRUE(absl::IsInternal(thrown)) << thrown;
+  EXPECT_NE(thrown.message().find("attempt on steady: INTERNAL; attempt on steady: INTERNAL"),
+            absl::string_view::npos)
+      << thrown;
   EXPECT_EQ(ToText(client_.Call("echo", AsBytes("on"))), "on");
 }
 
@@ -185,69 +196,97 @@ TEST_F(CallsTest, ACallersDeathTakesItsInvocationsAway) {
   EXPECT_EQ(ToText(client_.Call("echo", AsBytes("on"))), "on");
 }
 
-TEST_F(CallsTest, EveryInvocationEndsOnceThoughNodesAreKilledAllTheTime) {
-  constexpr int kHosts = 4;
-  constexpr int kCallers = 8;
-  const int calls = Scaled(10'000);
+// Kills one of some hosts every 100 ms, until Stop.
+class Killer {
+ public:
+  Killer(std::vector<std::unique_ptr<Other>> hosts,
+         std::function<std::unique_ptr<Other>(int)> start)
+      : hosts_(std::move(hosts)), start_(std::move(start)), thread_([this] { Run(); }) {}
+  int Stop() {
+    stop_.store(true);
+    thread_.join();
+    return kills_;
+  }
+
+ private:
+  void Run() {
+    std::mt19937 random(5);
+    auto next = std::chrono::steady_clock::now();
+    while (!stop_.load()) {
+      next += std::chrono::milliseconds(100);  // the pace of the faults
+      std::this_thread::sleep_until(next);
+      std::unique_ptr<Other>& victim = hosts_[random() % hosts_.size()];
+      victim->Signal(SIGKILL);
+      victim->Wait();
+      victim = start_(++kills_);
+    }
+  }
+  std::vector<std::unique_ptr<Other>> hosts_;
+  const std::function<std::unique_ptr<Other>(int)> start_;
+  std::atomic<bool> stop_{false};
+  int kills_ = 0;
+  std::thread thread_;
+};
+
+// With APTA_TEST_SCALE=4: ten thousand invocations and a hundred kills.
+TEST_F(CallsTest, EveryInvocationEndsOnceThoughANodeIsKilledEvery100Milliseconds) {
+  constexpr int kHosts = 5;
+  constexpr int kCallers = 16;
+  const int calls = Scaled(2'500);
   std::vector<std::unique_ptr<Other>> hosts;
   for (int i = 0; i < kHosts; ++i) hosts.push_back(StartHost(fmt::format("host-{}", i)));
   AwaitHosts(kHosts);
+  Killer killer(std::move(hosts),
+                [&](int kill) { return StartHost(fmt::format("host-{}", kill)); });
   std::atomic<int> next{0};
-  std::atomic<bool> done{false};
-  std::vector<int> ended(static_cast<std::size_t>(calls));  // 1 = success, 2 = a clear error
+  std::vector<std::vector<absl::StatusOr<Bytes>>> ends(static_cast<std::size_t>(calls));
   std::vector<std::thread> callers;
   for (int c = 0; c < kCallers; ++c) {
     callers.emplace_back([&] {
       for (int i; (i = next.fetch_add(1)) < calls;) {
-        const std::string number = std::to_string(i);
-        const absl::StatusOr<Bytes> result = client_.Call("mark", AsBytes(number));
-        int& end = ended[static_cast<std::size_t>(i)];
-        EXPECT_EQ(end, 0);
-        if (result.ok()) {
-          EXPECT_EQ(AsText(*result), "marked " + number);
-          end = 1;
-        } else {
-          // Nobody has it just now, or three nodes in a row have died under it.
-          EXPECT_TRUE(absl::IsNotFound(result.status()) || absl::IsUnavailable(result.status()) ||
-                      absl::IsDeadlineExceeded(result.status()))
-              << result.status();
-          end = 2;
-        }
+        auto& end = ends[static_cast<std::size_t>(i)];
+        end.push_back(client_.Call("mark", AsBytes(std::to_string(i))));
+        if (!absl::IsNotFound(end.back().status())) continue;
+        Eventually([&] { return NodesWith(client_, "mark") > 0; });  // all were dead
       }
-      done.store(true);
     });
   }
-  std::uint64_t random = 1;
-  for (int kills = 0; !done.load(); ++kills) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the pace of the faults
-    random = random * 6'364'136'223'846'793'005 + 1'442'695'040'888'963'407;
-    auto& victim = hosts[random >> 33 & (kHosts - 1)];
-    victim->Signal(SIGKILL);
-    victim->Wait();
-    victim = StartHost(fmt::format("host-{}-{}", random >> 33 & (kHosts - 1), kills));
-  }
   for (std::thread& caller : callers) caller.join();
-  std::vector<int> marks(static_cast<std::size_t>(calls));
-  std::string after;
-  while (true) {
+  const int kills = killer.Stop();
+  std::map<int, std::vector<std::string>> marks;  // by invocation: attempts that have written
+  for (std::string after;;) {
     const auto objects = client_.List("mark/", 1000, after);
     ASSERT_TRUE(objects.ok()) << objects.status();
     if (objects->empty()) break;
     for (const ObjectInfo& object : *objects) {
       const auto content = client_.Get(object.key);
       ASSERT_TRUE(content.ok()) << content.status();
-      EXPECT_EQ("mark/" + std::string(AsText(content->bytes())), object.key);
-      ++marks[static_cast<std::size_t>(std::stoi(object.key.substr(5)))];
+      const std::string attempt(AsText(content->bytes()));
+      EXPECT_TRUE(object.key.ends_with("/" + attempt)) << object.key << ": " << attempt;
+      marks[std::stoi(object.key.substr(5))].push_back(attempt);
     }
     after = objects->back().key;
   }
   int succeeded = 0;
-  for (std::size_t i = 0; i < ended.size(); ++i) {
-    EXPECT_NE(ended[i], 0) << i;
-    if (ended[i] == 1) EXPECT_EQ(marks[i], 1) << i << ": its effect is not there";
-    succeeded += ended[i] == 1;
+  for (int i = 0; i < calls; ++i) {
+    ASSERT_EQ(ends[static_cast<std::size_t>(i)].size(), 1u);
+    const absl::StatusOr<Bytes>& end = ends[static_cast<std::size_t>(i)].front();
+    if (end.ok()) {
+      EXPECT_EQ(marks[i], std::vector<std::string>{std::string(AsText(*end))})
+          << i << ": once, by the attempt that the caller heard of";
+      ++succeeded;
+    } else {
+      // Nobody has it just now, or three nodes in a row have died under it.
+      EXPECT_TRUE(absl::IsNotFound(end.status()) || absl::IsUnavailable(end.status()) ||
+                  absl::IsDeadlineExceeded(end.status()))
+          << end.status();
+      EXPECT_TRUE(marks[i].empty()) << i << ": failed, and has written";
+    }
   }
+  fmt::print("{} invocations, {} succeeded, {} hosts killed\n", calls, succeeded, kills);
   EXPECT_GT(succeeded, calls / 2);
+  // Ten at a time, some 10 ms each: the faults kept up with them.
+  EXPECT_GE(kills, std::max(1, calls / 250));
 }
 
 }  // namespace

@@ -168,13 +168,15 @@ TEST_P(EffectsTest, AFunctionThatIsPastItsDeadlineHasWrittenNothing) {
 TEST_P(EffectsTest, WhatCannotBeCommittedIsTheAttemptsError) {
   Client client = ConnectTo(socket_, "caller");
   test::RunningHost host(ConnectTo(socket_, "host"), 1);
-  host.Register("large", [&](Invocation& invocation) -> absl::StatusOr<Bytes> {
-    invocation.Put("small", AsBytes("x"));
-    for (int i = 0; i < 5; ++i) {
-      invocation.Put(fmt::format("large {}", i), std::vector<std::byte>(60 << 20));
-    }
-    return Bytes();
-  });
+  host.Register("large",
+                [&](Invocation& invocation) -> absl::StatusOr<Bytes> {
+                  invocation.Put("small", AsBytes("x"));
+                  for (int i = 0; i < 5; ++i) {
+                    invocation.Put(fmt::format("large {}", i), std::vector<std::byte>(60 << 20));
+                  }
+                  return Bytes();
+                },
+                {.max_attempts = 1});
   host.Register("bad", [&](Invocation& invocation) -> absl::StatusOr<Bytes> {
     invocation.Put("good", AsBytes("x"));
     invocation.Put("", AsBytes("x"));
@@ -186,6 +188,9 @@ TEST_P(EffectsTest, WhatCannotBeCommittedIsTheAttemptsError) {
   EXPECT_TRUE(absl::IsResourceExhausted(full.status())) << full.status();
   const auto bad = client.Call("bad", {});
   EXPECT_TRUE(absl::IsInvalidArgument(bad.status())) << bad.status();
+  EXPECT_NE(bad.status().message().find("attempt on host: INVALID_ARGUMENT"),
+            absl::string_view::npos)
+      << bad.status();
   EXPECT_EQ(test::PoolOf(client).objects, 0u);
   EXPECT_TRUE(Eventually([&] { return test::PoolOf(client).bytes_used == 0; }));
 }

@@ -109,12 +109,41 @@ TEST_F(FunctionTest, ResultsComeBackWhateverTheirSize) {
 }
 
 TEST_F(FunctionTest, AnErrorComesBackWithCodeAndMessage) {
-  const absl::Status status = client_.Call("fail", AsBytes("it is there")).status();
+  const CallOptions once{.errors_are_final = true};
+  const absl::Status status = client_.Call("fail", AsBytes("it is there"), once).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(status.message(), "it is there");
-  const std::string long_message(10'000, 'm');
-  EXPECT_EQ(client_.Call("fail", AsBytes(long_message)).status().message(), long_message);
-  EXPECT_EQ(client_.Call("fail", {}).status().code(), absl::StatusCode::kAlreadyExists);
+  for (const std::size_t bytes : {10'000u, 1'000'000u}) {
+    const std::string long_message(bytes, 'm');
+    EXPECT_EQ(client_.Call("fail", AsBytes(long_message), once).status().message(), long_message);
+    EXPECT_EQ(client_.Call("fail", AsBytes(long_message)).status().message().substr(0, bytes),
+              long_message);
+  }
+  EXPECT_EQ(client_.Call("fail", {}, once).status().code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(FunctionTest, AnErrorIsAnAttemptThatFailedAndTheCallerGetsTheLastOneWithTheHistory) {
+  std::atomic<int> runs{0};
+  host_.Register("third",
+                 [&](Invocation& invocation) -> absl::StatusOr<Bytes> {
+                   ++runs;
+                   invocation.Put(fmt::format("attempt/{}", invocation.attempt()), AsBytes("x"));
+                   if (invocation.attempt() == 1) return absl::AbortedError("not yet");
+                   if (invocation.attempt() == 2) throw std::runtime_error("nor now");
+                   return ToBytes("done");
+                 },
+                 {.max_attempts = 3});
+  EXPECT_EQ(ToText(client_.Call("third", {})), "done");
+  EXPECT_EQ(runs.load(), 3);
+  const auto effects = client_.List("attempt/");
+  ASSERT_TRUE(effects.ok()) << effects.status();
+  ASSERT_EQ(effects->size(), 1u) << "of the attempt that counts";
+  EXPECT_EQ(effects->front().key, "attempt/3");
+  const absl::Status status = client_.Call("fail", AsBytes("it is there")).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(status.message(),
+            "it is there (attempt on host: ALREADY_EXISTS; attempt on host: ALREADY_EXISTS; "
+            "attempt on host: ALREADY_EXISTS)");
 }
 
 TEST_F(FunctionTest, AnExceptionIsAnErrorAndTheHostGoesOn) {
@@ -299,11 +328,32 @@ TEST_F(NarrowHostTest, AChainMayBeDeeperThanItsHostHasThreads) {
   }
 }
 
-TEST_F(NarrowHostTest, AChainOfAThousandEndsWithAClearErrorAndTheHostGoesOn) {
-  const absl::Status status = client_.Call("down", AsBytes("1000")).status();
-  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
-  EXPECT_NE(status.message().find("wait for calls of their own"), absl::string_view::npos);
+TEST_F(NarrowHostTest, AChainMayHaveAThousandLinks) {
+  const int links = std::max(100, test::Scaled(1000));
+  const std::uint64_t used_bytes = UsedBytes();
+  EXPECT_EQ(ToText(client_.Call("down", AsBytes(std::to_string(links)))), "bottom");
   EXPECT_EQ(ToText(client_.Call("down", AsBytes("20"))), "bottom");
+  EXPECT_TRUE(Eventually([&] { return UsedBytes() == used_bytes; })) << UsedBytes();
+}
+
+TEST_F(NarrowHostTest, AChainBeyondItsHostsLimitEndsWithAClearErrorAndTheHostGoesOn) {
+  RunningHost limited(ConnectTo(socket(), "limited"), HostOptions{.max_waiting = 70});
+  limited.Register("deep", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+    const int depth = std::stoi(std::string(AsText(invocation.input())));
+    if (depth == 0) return ToBytes("bottom");
+    return invocation.Call("deep", AsBytes(std::to_string(depth - 1)), {.errors_are_final = true});
+  });
+  limited.Run();
+  ASSERT_TRUE(Eventually([&] { return NodesWith(client_, "deep") == 1; }));
+  EXPECT_EQ(ToText(client_.Call("deep", AsBytes("70"))), "bottom");
+  const absl::Status status =
+      client_.Call("deep", AsBytes("71"), {.errors_are_final = true}).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_NE(status.message().find("70 functions of this host wait for calls of their own"),
+            absl::string_view::npos)
+      << status;
+  EXPECT_NE(status.message().find("max_waiting"), absl::string_view::npos) << status;
+  EXPECT_EQ(ToText(client_.Call("deep", AsBytes("70"))), "bottom");
 }
 
 TEST_F(NarrowHostTest, AHostRunsNoMoreAtATimeThanItHasThreads) {
@@ -386,11 +436,78 @@ TEST_F(FunctionTest, StopEndsRunAndWhatRunsEndsFirst) {
   EXPECT_EQ(ToText(pending->Wait()), "done");
 }
 
+TEST_F(FunctionTest, AHostThatStopsDoesNotWaitForAFunctionPastItsDeadline) {
+  auto left_behind = std::make_shared<std::atomic<bool>>(false);
+  auto begun = std::make_shared<std::atomic<bool>>(false);
+  {
+    RunningHost other(ConnectTo(socket(), "other"), 1);
+    other.Register("sticks",
+                   [left_behind, begun](Invocation&) -> absl::StatusOr<Bytes> {
+                     begun->store(true);
+                     Eventually([&] { return left_behind->load(); });
+                     return Bytes();
+                   },
+                   {.max_attempts = 1, .deadline = absl::Milliseconds(50)});
+    other.Run();
+    ASSERT_TRUE(Eventually([&] { return NodesWith(client_, "sticks") == 1; }));
+    EXPECT_TRUE(absl::IsDeadlineExceeded(client_.Call("sticks", {}).status()));
+    ASSERT_TRUE(begun->load());
+    (*other).Stop();
+    const absl::Status end = other.Join();
+    EXPECT_TRUE(absl::IsDeadlineExceeded(end)) << end;
+    EXPECT_NE(end.message().find("function sticks: still runs"), absl::string_view::npos) << end;
+  }
+  left_behind->store(true);
+  EXPECT_TRUE(Eventually([&] { return left_behind.use_count() == 1; })) << "its thread has ended";
+}
+
 TEST_F(FunctionTest, AFunctionRegisteredWhileTheHostRunsIsServed) {
   host_.Register("late", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
     return ToBytes(fmt::format("{} {}", std::string(invocation.function()), invocation.attempt()));
   });
   EXPECT_EQ(ToText(client_.Call("late", {})), "late 1");
+}
+
+// Whatever shard a key's home is.
+TEST(LocalityTest, AnInvocationGoesWhereItsDeclaredReadsAreCachedInPoolsOfSeveralShardsToo) {
+  const Folder folder;
+  const Aptad aptad({"--socket", folder / "s", "--pool", "bytes=64MiB", "--shards", "3"});
+  Client caller = ConnectTo(folder / "s", "caller");
+  std::vector<std::unique_ptr<RunningHost>> hosts;
+  for (int host = 0; host < 3; ++host) {
+    hosts.push_back(
+        std::make_unique<RunningHost>(ConnectTo(folder / "s", fmt::format("host-{}", host)), 4));
+    hosts.back()->Register("read",
+                           [host](Invocation& invocation) -> absl::StatusOr<Bytes> {
+                             const auto object = invocation.Get(AsText(invocation.input()));
+                             if (!object.ok()) return object.status();
+                             return ToBytes(std::to_string(host));
+                           },
+                           {.max_concurrency = 4});
+    hosts.back()->Run();
+  }
+  ASSERT_TRUE(Eventually([&] { return NodesWith(caller, "read") == 3; }));
+  constexpr int kKeys = 12;  // all of one shard: once in 180,000
+  constexpr std::size_t kBytes = 5000;
+  for (int i = 0; i < kKeys; ++i) {
+    const std::string key = fmt::format("key-{}", i);
+    const std::string node = fmt::format("host-{}", i % 3);
+    ASSERT_TRUE(caller.Put(key, Bytes(kBytes)).ok());
+    // Until its node is the sharer: what is read while its home sleeps is cached a little later.
+    ASSERT_TRUE(Eventually([&] {
+      const auto read = caller.Call("read", AsBytes(key), {.reads = {key}, .node = node});
+      return read.ok() && caller.Stat(key).value_or(ObjectInfo{}).sharers >= 2;
+    }));
+    auto pending = caller.Start("read", AsBytes(key), {.reads = {key}, .explain = true});
+    ASSERT_TRUE(pending.ok()) << pending.status();
+    EXPECT_EQ(ToText(pending->Wait()), std::to_string(i % 3)) << key;
+    const auto why = pending->Explain();
+    ASSERT_TRUE(why.ok()) << why.status();
+    EXPECT_EQ(why->because, "caches most of the declared reads") << key;
+    for (const Explanation::Candidate& candidate : why->candidates) {
+      EXPECT_EQ(candidate.local_bytes, candidate.node == node ? kBytes : 0) << candidate.node;
+    }
+  }
 }
 
 }  // namespace

@@ -24,8 +24,9 @@ inline std::string ToText(const absl::StatusOr<Bytes>& bytes) {
 
 class RunningHost {
  public:
-  RunningHost(Client client, int threads)
-      : host_(*FunctionHost::Create(std::move(client), threads)) {}
+  RunningHost(Client client, int threads) : RunningHost(std::move(client), {.threads = threads}) {}
+  RunningHost(Client client, const HostOptions& options)
+      : host_(*FunctionHost::Create(std::move(client), options)) {}
   ~RunningHost() {
     host_.Stop();
     if (thread_.joinable()) thread_.join();

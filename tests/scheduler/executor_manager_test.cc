@@ -1,5 +1,3 @@
-#include "scheduler/executor_manager.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,6 +7,7 @@
 #include <vector>
 
 #include "scheduler/placement.h"
+#include "tests/scheduler/executor_fixture.h"
 
 namespace apta::scheduler {
 namespace {
@@ -16,72 +15,7 @@ namespace {
 using absl::StatusCode;
 using fabric::Reason;
 
-class ExecutorManagerTest : public ::testing::Test, public Environment {
- protected:
-  bool OwesAcknowledgement(NodeId node, bool declares_reads,
-                           absl::Span<const std::uint64_t> reads) const override {
-    if (!declares_reads) return owing_.contains(node) || !owing_key_.empty();
-    return std::any_of(reads.begin(), reads.end(), [&](std::uint64_t key) {
-      return owing_key_.contains({node, key});
-    });
-  }
-  void AddLocalBytes(absl::Span<const std::uint64_t> reads,
-                     absl::Span<Candidate> candidates) const override {
-    for (Candidate& candidate : candidates) {
-      for (const std::uint64_t key : reads) {
-        const auto bytes = cached_.find({candidate.node, key});
-        if (bytes != cached_.end()) candidate.local_bytes += bytes->second;
-      }
-    }
-  }
-  std::string_view NameOf(NodeId node) const override { return name_[node]; }
-  void AskForAcknowledgements(NodeId node) override { asked_.insert(node); }
-  void Deliver(const Waiter& worker, const Delivery& delivery) override {
-    delivered_.emplace_back(worker.node, delivery);
-  }
-  void Answer(const Waiter& waiter, const Outcome& outcome) override {
-    answers_.emplace_back(waiter.lane, outcome);
-    history_.assign(outcome.history.begin(), outcome.history.end());
-  }
-  void Release(Payload payload) override {
-    if (payload.extent != 0) EXPECT_TRUE(released_.insert(payload.extent).second);
-  }
-
-  void Host(NodeId node, int workers = 1, FunctionLimits limits = {}) {
-    EXPECT_EQ(em_.Register(node, "f", limits), Reason::kNone);
-    for (int i = 0; i < workers; ++i) Ready(node);
-  }
-  void Ready(NodeId node) { em_.Ready({node, next_lane_++, 1}); }
-  // A call of node 0, answered in `lane`; its input stands in an extent of that number.
-  InvocationId Call(std::uint16_t lane, TimeNs deadline_ns = 1000) {
-    return Call(CallSpec{
-        .caller = 0, .waiter = Waiter{0, lane, 1}, .input = {lane}, .deadline_ns = deadline_ns});
-  }
-  InvocationId Call(CallSpec spec) {
-    spec.function = *em_.FindFunction("f");
-    if (spec.deadline_ns == 0) spec.deadline_ns = 1000;
-    const ExecutorManager::Called called = em_.Call(spec, now_ns_);
-    EXPECT_EQ(called.reason, Reason::kNone);
-    return called.id;
-  }
-  // The result of what was delivered `index`-th.
-  void Finish(std::size_t index, Payload result = {}) {
-    em_.Finish(delivered_[index].first, delivered_[index].second.id, StatusCode::kOk, result);
-  }
-
-  ExecutorManager em_{this};
-  std::uint16_t next_lane_ = 0;  // of workers
-  TimeNs now_ns_ = 0;
-  std::set<NodeId> owing_;
-  std::set<std::pair<NodeId, std::uint64_t>> owing_key_;
-  std::map<std::pair<NodeId, std::uint64_t>, std::uint64_t> cached_;  // bytes
-  std::array<std::string, 8> name_ = {"zero", "one", "two", "three", "four", "five", "six", "7"};
-  std::vector<FailedAttempt> history_;  // of the last answer
-  std::set<NodeId> asked_;
-  std::vector<std::pair<NodeId, Delivery>> delivered_;
-  std::vector<std::pair<int, Outcome>> answers_;  // by lane of the caller
-  std::set<std::uint64_t> released_;
-};
+class ExecutorManagerTest : public ExecutorFixture {};
 
 TEST_F(ExecutorManagerTest, AnInvocationGoesToAnIdleWorkerAndItsResultToTheCaller) {
   Host(1);
@@ -158,99 +92,6 @@ TEST_F(ExecutorManagerTest, AFunctionsOwnDeadlineCounts) {
   Host(1, 1, {.deadline_ms = 1});
   Call(1, 1'000'000'000'000);
   EXPECT_EQ(em_.next_deadline_ns(), 1'000'000u);
-}
-
-TEST_F(ExecutorManagerTest, ALostInvocationRunsAgainElsewhereAndCountsOnce) {
-  Host(1);
-  const InvocationId id = Call(9);
-  Host(2);
-  em_.ForgetNode(1);
-  em_.Poll(1);
-  ASSERT_EQ(delivered_.size(), 2u);
-  EXPECT_EQ(delivered_[1].first, 2);
-  EXPECT_EQ(fabric::InvocationOf(delivered_[1].second.id), id);
-  EXPECT_EQ(delivered_[1].second.attempt, 2u);
-  Finish(0, {70});  // from beyond the grave: ignored
-  EXPECT_TRUE(answers_.empty());
-  EXPECT_TRUE(released_.contains(70));
-  Finish(1, {71});
-  EXPECT_EQ(answers_.size(), 1u);
-}
-
-// What an attempt has written commits with its result, which may take more than a step.
-TEST_F(ExecutorManagerTest, WhatHasBegunToCommitIsDecided) {
-  Host(1);
-  Host(2);
-  Call(5, 1000);
-  ASSERT_TRUE(em_.BeginCommit(delivered_[0].first, delivered_[0].second.id));
-  EXPECT_FALSE(em_.BeginCommit(delivered_[0].first, delivered_[0].second.id)) << "once";
-  em_.Poll(2000);  // past its deadline
-  em_.ForgetNode(delivered_[0].first);
-  em_.Poll(2001);
-  EXPECT_TRUE(answers_.empty());
-  EXPECT_EQ(delivered_.size(), 1u) << "nobody else runs it";
-  em_.EndCommit(delivered_[0].second.id, StatusCode::kOk, {70});
-  ASSERT_EQ(answers_.size(), 1u);
-  EXPECT_EQ(answers_[0].second.payload.extent, 70u);
-  EXPECT_TRUE(released_.contains(5));
-}
-
-TEST_F(ExecutorManagerTest, AnAttemptThatCountsNoMoreCommitsNothing) {
-  Host(1);
-  Host(2);
-  Call(5, 1000);
-  const auto [node, delivery] = delivered_[0];
-  EXPECT_FALSE(em_.BeginCommit(3 - node, delivery.id)) << "it runs elsewhere";
-  em_.ForgetNode(node);
-  EXPECT_FALSE(em_.BeginCommit(node, delivery.id)) << "it was lost";
-  em_.Poll(1);
-  ASSERT_EQ(delivered_.size(), 2u);
-  em_.Poll(1000);
-  EXPECT_EQ(answers_.size(), 1u);
-  EXPECT_FALSE(em_.BeginCommit(delivered_[1].first, delivered_[1].second.id))
-      << "past its deadline";
-}
-
-TEST_F(ExecutorManagerTest, ANodeThatDiesBeforeItCouldCommitHasLostItsAttempt) {
-  Host(1);
-  Host(2);
-  Call(5, 1000);
-  ASSERT_TRUE(em_.BeginCommit(delivered_[0].first, delivered_[0].second.id));
-  em_.ForgetNode(delivered_[0].first);
-  em_.LoseCommit(delivered_[0].second.id, 10);
-  em_.Poll(11);
-  ASSERT_EQ(delivered_.size(), 2u);
-  EXPECT_EQ(delivered_[1].second.attempt, 2u);
-  em_.Poll(1000);
-  ASSERT_EQ(answers_.size(), 1u) << "its deadline counts again";
-  EXPECT_EQ(answers_[0].second.reason, Reason::kDeadline);
-}
-
-TEST_F(ExecutorManagerTest, ACallerMayDieWhileItsInvocationCommits) {
-  Host(1);
-  Call(5, 1000);
-  ASSERT_TRUE(em_.BeginCommit(1, delivered_[0].second.id));
-  em_.ForgetNode(0);
-  em_.EndCommit(delivered_[0].second.id, StatusCode::kOk, {70});
-  EXPECT_TRUE(released_.contains(70));
-  EXPECT_TRUE(released_.contains(5));
-  EXPECT_FALSE(em_.has_queued());
-}
-
-TEST_F(ExecutorManagerTest, AttemptsAreLimited) {
-  for (NodeId node = 1; node <= 3; ++node) Host(node, 1, {.max_attempts = 2});
-  Call(9);
-  em_.ForgetNode(delivered_[0].first);
-  em_.Poll(1);
-  em_.ForgetNode(delivered_[1].first);
-  ASSERT_EQ(answers_.size(), 1u);
-  EXPECT_EQ(answers_[0].second.reason, Reason::kNodeLost);
-  EXPECT_EQ(answers_[0].second.attempts, 2u);
-  ASSERT_EQ(history_.size(), 2u);
-  EXPECT_EQ(history_[0].node, "one");
-  EXPECT_EQ(history_[1].node, "two");
-  EXPECT_EQ(history_[1].end, FailedAttempt::End::kNodeGone);
-  EXPECT_TRUE(released_.contains(9));
 }
 
 TEST_F(ExecutorManagerTest, WithoutANodeThatHasItAnInvocationWaitsForOneUntilItsDeadline) {
@@ -501,6 +342,18 @@ TEST_F(ExecutorManagerTest, AWaitingAttemptTakesNoThreadAndDoesNotCount) {
   for (std::size_t i = delivered_.size(); i-- > 0;) Finish(i);
   em_.Poll(2);
   EXPECT_EQ(em_.LoadOf(1).waiting, 0u);
+}
+
+TEST_F(ExecutorManagerTest, ANodeHasALaneForEachThatRunsAndOthersForThoseThatWait) {
+  Host(1, /*workers=*/0, {.max_concurrency = 60'000});
+  Call(1);
+  // A chain: each link waits for the next one.
+  for (int link = 0; link < 2 * fabric::kWaitLanes; ++link) {
+    Ready(1);
+    em_.Poll(1);
+    Call(CallSpec{.caller = 1, .waiter = Waiter{1, 50, 1}, .parent = delivered_.back().second.id});
+  }
+  EXPECT_EQ(delivered_.size(), static_cast<std::size_t>(fabric::kLanes + fabric::kWaitLanes));
 }
 
 TEST_F(ExecutorManagerTest, AnAttemptThatDoesNotCountMayCallNothing) {

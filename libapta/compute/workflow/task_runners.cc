@@ -96,7 +96,8 @@ void TaskRunners::Work(const std::shared_ptr<Shared>& shared) {
                                              {.reads = call.reads,
                                               .deadline = call.timeout,
                                               .node = call.node,
-                                              .workflow = shared->workflow});
+                                              .workflow = shared->workflow,
+                                              .errors_are_final = true});  // Retry decides
     }
     Ended ended{call.id, std::string(), compute::WasRefused(result.status())};
     if (result.ok()) {

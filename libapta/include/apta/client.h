@@ -56,6 +56,9 @@ struct CallOptions {
   std::string node;                             // only on an attached node of this name; "" = any
   std::uint64_t workflow = 0;  // calls of one node with the same number, not 0, belong together
   bool explain = false;        // keep what Pending::Explain says
+  // An error that the function returns ends the invocation at once, however many attempts are left:
+  // for callers that decide themselves what is worth another one.
+  bool errors_are_final = false;
 };
 
 // Why an invocation was placed as it was, when it was looked at last.

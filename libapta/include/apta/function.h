@@ -42,8 +42,8 @@ class Invocation {
   void Delete(std::string_view key);
   // As Client's; the deadline is at most what is left of this attempt's own. While it waits, this
   // function takes no thread of its host and does not count against max_concurrency.
-  // RESOURCE_EXHAUSTED also: so many functions of this host wait for calls that one more would
-  // leave it no thread to run anything (about 50). CANCELLED: this attempt counts no more.
+  // RESOURCE_EXHAUSTED also: HostOptions::max_waiting functions of this host wait already.
+  // CANCELLED: this attempt counts no more.
   absl::StatusOr<Bytes> Call(std::string_view function, BytesView input,
                              const CallOptions& options = {});
   absl::StatusOr<Pending> Start(std::string_view function, BytesView input,
@@ -59,16 +59,26 @@ using Function = std::function<absl::StatusOr<Bytes>(Invocation&)>;
 // those of the node that makes the attempt.
 struct FunctionOptions {
   int max_concurrency = 1;  // invocations of it that run at once on this node, 1 to 65535
-  // How often an invocation is started, 1 to 255, when its node dies or it is past its deadline.
-  // An error that the function returns is a result: nothing is tried again.
+  // How often an invocation is started, 1 to 255, when an attempt fails: the function returns an
+  // error or throws, what it wrote cannot be committed, its node dies, or it is past its deadline.
+  // Another node is tried first. The caller gets the last error, with the history of the attempts.
   int max_attempts = 3;
   absl::Duration deadline = absl::Seconds(60);  // of one attempt
 };
 
-// Makes this process a compute server that runs functions, on `threads` threads of its own.
+struct HostOptions {
+  int threads = 1;  // how many functions run at once, 1 to 32
+  // How many functions of this host may wait for calls of their own, 0 to 2048: the depth of a
+  // chain that has no other host. Each that waits keeps its stack, on a thread of its own (some
+  // tens of KiB), but no place among `threads`.
+  int max_waiting = 1024;
+};
+
+// Makes this process a compute server that runs functions, on threads of its own.
 class FunctionHost {
  public:
   static absl::StatusOr<FunctionHost> Create(Client client, int threads = 1);
+  static absl::StatusOr<FunctionHost> Create(Client client, const HostOptions& options);
   FunctionHost(FunctionHost&&) noexcept;
   FunctionHost& operator=(FunctionHost&&) noexcept;
   ~FunctionHost();  // stops
@@ -77,15 +87,18 @@ class FunctionHost {
   absl::Status Register(std::string_view name, Function function,
                         const FunctionOptions& options = {});
   // Serves until Stop() or until the memory server is gone for good (UNAVAILABLE). One caller.
+  // RESOURCE_EXHAUSTED: the system lets it start no thread.
   absl::Status Run();
-  // Thread-safe. Run returns when the running functions have ended; nothing new is begun.
+  // Thread-safe. Run returns when the running functions have ended; nothing new is begun. It does
+  // not wait for one past its deadline: it returns DEADLINE_EXCEEDED with the function's name, and
+  // that thread, the function, and the node's attachment stay until it ends or the process does.
   void Stop();
   // Of the node, as Client::stats(). Thread-safe.
   ClientStats stats() const;
 
  private:
-  explicit FunctionHost(std::unique_ptr<compute::HostState> state);
-  std::unique_ptr<compute::HostState> state_;
+  explicit FunctionHost(std::shared_ptr<compute::HostState> state);
+  std::shared_ptr<compute::HostState> state_;  // threads that are left behind share it
 };
 
 }  // namespace apta
