@@ -244,6 +244,8 @@ void Outcome::Add(const Outcome& other) {
   hits += other.hits;
   stale_gets += other.stale_gets;
   scheduled_gets += other.scheduled_gets;
+  declared_gets += other.declared_gets;
+  failed_attempts += other.failed_attempts;
   transactions += other.transactions;
   effects += other.effects;
   cuts += other.cuts;
@@ -264,14 +266,15 @@ void Outcome::Add(const Outcome& other) {
 
 std::string Outcome::Describe() const {
   return fmt::format(
-      "{} operations, {} hits, {} gets in functions, {} stale gets outside them;\n{} transactions, "
-      "{} invocations that wrote, {} cuts, {} of them by words;\n{} kills, {} "
+      "{} operations, {} hits, {} gets in functions ({} of declared keys), {} stale gets outside "
+      "them;\n{} transactions, {} invocations that wrote, {} attempts that failed, {} cuts, {} of "
+      "them by words;\n{} kills, {} "
       "stalls, {} fenced for silence, {} for their quota, {} restarts beside {} stopped nodes, {} "
       "directory evictions, {} "
       "untracked,\n{} ring overflows, {} deferred holds, {} times everything was held",
-      operations, hits, scheduled_gets, stale_gets, transactions, effects, cuts, cuts_by_words,
-      kills, stalls, fenced_silent, fenced_over_quota, restarts, orphans, evictions, untracked,
-      overflows, deferred_holds, hold_everything);
+      operations, hits, scheduled_gets, declared_gets, stale_gets, transactions, effects,
+      failed_attempts, cuts, cuts_by_words, kills, stalls, fenced_silent, fenced_over_quota,
+      restarts, orphans, evictions, untracked, overflows, deferred_holds, hold_everything);
 }
 
 Outcome Run(const Profile& profile, std::size_t trace_lines) {

@@ -280,19 +280,24 @@ void World::OnGroupReply(Thread* thread, const Reply& reply) {
 void World::EndInvocation(Node* node, Thread* thread) {
   thread->invocation_ns.reset();
   thread->group.clear();
+  if (profile_.errors && Chance(5)) {
+    ++outcome_.failed_attempts;
+    AskForWork(node, thread, Result::kError);
+    return;
+  }
   if (Chance(2)) {
-    AskForWork(node, thread, /*has_effects=*/false);
+    AskForWork(node, thread, Result::kPlain);
     return;
   }
   PlanGroup(thread, kEffectsClient, /*may_fail=*/false);
   Ship(node, thread, 0, [this, node, thread](bool is_shipped) {
     if (!is_shipped) {
-      AskForWork(node, thread, false);
+      AskForWork(node, thread, Result::kPlain);
       return;
     }
     thread->on_reply = [this, node, thread](const Reply& reply) {
       if (reply.code == 0) RecordGroup(thread);
-      AskForWork(node, thread, reply.code == 0);
+      AskForWork(node, thread, reply.code == 0 ? Result::kWithEffects : Result::kPlain);
     };
     Send(node, thread, Op::kEffects, "", GroupPayload(*thread), thread->invocation);
   });

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "fabric/call_head.h"
 #include "fmt/format.h"
 #include "tests/sim/world.h"
 
@@ -120,7 +121,9 @@ void World::StartNode(Node* node) {
     const bool is_worker = profile_.functions && i == 0;
     AtNode(Soon(), node, [this, node, thread, is_worker] {
       if (is_worker) {
-        thread->on_reply = [this, node, thread](const Reply&) { AskForWork(node, thread, false); };
+        thread->on_reply = [this, node, thread](const Reply&) {
+          AskForWork(node, thread, Result::kPlain);
+        };
         Send(node, thread, Op::kRegister, kFunction, "", fabric::FunctionLimits{}.Pack());
       } else {
         NextOperation(node, thread);
@@ -398,7 +401,7 @@ void World::Send(Node* node, Thread* thread, Op op, std::string_view key, std::s
     StageMore(node, thread);
   }
   Trace("n{}.{} -> home #{}: {} {}{}", node->index, thread->lane, request.request_id, OpName(op),
-        key, MeaningOf(op, argument));
+        op == Op::kCall ? kFunction : key, MeaningOf(op, argument));
   node->requests.emplace_back(
       node->to_home.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload.size(), true), request);
 }
@@ -445,10 +448,22 @@ void World::BeginCall(Node* node, Thread* thread) {
   };
   // A call that would wait for an agent to be asked is not saved by its deadline.
   const TimeNs patience_ns = profile_.agents_sleep ? 1'000'000'000 : 5'000'000;
-  Send(node, thread, Op::kCall, kFunction, PayloadOf(token, 1), patience_ns);
+  if (!profile_.declared_reads || Chance(2)) {
+    Send(node, thread, Op::kCall, kFunction, PayloadOf(token, 1), patience_ns);
+    return;
+  }
+  std::vector<std::uint64_t>& keys = declared_[token];
+  keys = SomeKeys();
+  std::vector<std::uint64_t> hashes;
+  for (const std::uint64_t key : keys) hashes.push_back(key_hash_[key]);
+  std::array<char, fabric::kMaxHeadBytes> head;
+  Send(node, thread, Op::kCall,
+       fabric::MakeCallHead({.flags = fabric::CallHead::kDeclaresReads}, hashes, "", kFunction,
+                            head.data()),
+       PayloadOf(token, 1), patience_ns, fabric::kHeaded);
 }
 
-void World::AskForWork(Node* node, Thread* thread, bool has_effects) {
+void World::AskForWork(Node* node, Thread* thread, Result result) {
   thread->busy = false;
   thread->on_reply = [this, node, thread](const Reply& reply) {
     if (reply.code != 0) return;
@@ -460,15 +475,24 @@ void World::AskForWork(Node* node, Thread* thread, bool has_effects) {
     RunInvocation(node, thread, reply.value[0], thread->answered_ns);
   };
   const std::uint64_t ended = std::exchange(thread->invocation, 0);
-  Send(node, thread, Op::kReady, "", ended != 0 && Chance(2) ? "result" : "", ended,
-       has_effects ? fabric::kHasEffects : std::uint8_t{0});
+  constexpr int kAborted = static_cast<int>(absl::StatusCode::kAborted);
+  std::uint8_t flags = 0;
+  if (result == Result::kWithEffects) flags = fabric::kHasEffects;
+  if (result == Result::kError) flags = kAborted << fabric::kStatusShift;
+  Send(node, thread, Op::kReady, "", ended != 0 && Chance(2) ? "result" : "", ended, flags);
 }
 
 void World::RunInvocation(Node* node, Thread* thread, std::uint64_t invocation, TimeNs started_ns) {
   thread->invocation = invocation;
   thread->invocation_ns = started_ns;
   if (thread->gets_left-- > 0) {
-    thread->key_index = Random(profile_.keys);
+    const auto declared = declared_.find(thread->token);
+    if (declared != declared_.end()) {
+      thread->key_index = declared->second[Random(declared->second.size())];
+      ++outcome_.declared_gets;
+    } else {
+      thread->key_index = Random(profile_.keys);
+    }
     thread->key = key_name_[thread->key_index];
     BeginGet(node, thread);
     return;

@@ -53,6 +53,9 @@ Profile ProfileOf(std::uint64_t seed, std::optional<Coherence> mode) {
   profile.node_quota_bytes = pick({0, 0, 0, 2'000, 20'000});
   profile.agents_sleep = random() % 4 == 0;
   if (random() % 32 == 0) profile.nodes = 64;
+  profile.declared_reads = random() % 2 == 0;
+  profile.errors = random() % 2 == 0;
+  profile.policy = random() % scheduler::kPolicyNames.size();
   return profile;
 }
 
@@ -83,6 +86,9 @@ Profile Shrink(const Profile& failing) {
       if (p->functions) --p->threads;
       p->functions = false;
     });
+    change([](Profile* p) { p->declared_reads = false; });
+    change([](Profile* p) { p->errors = false; });
+    change([](Profile* p) { p->policy = 0; });
     change([](Profile* p) { p->copies = false; });
     change([](Profile* p) { p->directory_entries = 0; });
     change([](Profile* p) { p->node_quota_bytes = 0; });

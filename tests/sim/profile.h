@@ -30,6 +30,9 @@ struct Profile {
   // accord only when all threads have come to rest.
   bool agents_sleep = false;
   bool functions = false;
+  bool declared_reads = false;
+  bool errors = false;
+  std::uint64_t policy = 0;  // of scheduler::kPolicyNames
   // One in so many operations; 0 = never.
   std::uint64_t kill_every = 0;
   std::uint64_t stall_every = 0;
@@ -58,6 +61,9 @@ void VisitKnobs(SomeProfile& profile, Visit&& visit) {
         profile.node_quota_bytes);
   visit("sleepy", "1: agents sleep until they are nudged", profile.agents_sleep);
   visit("functions", "1: one thread of each node runs them", profile.functions);
+  visit("declared", "1: half of the calls declare what they read", profile.declared_reads);
+  visit("errors", "1: functions may return errors", profile.errors);
+  visit("policy", "of the scheduler: 0 the default, to 3", profile.policy);
   visit("kill", "one in so many operations; 0 = never", profile.kill_every);
   visit("stall", "one in so many operations", profile.stall_every);
   visit("restart", "of the memory server, one in so many operations", profile.restart_every);

@@ -119,7 +119,9 @@ void World::OpenPool() {
 
 void World::StartHome() {
   daemon::NodeGate* const gate = this;
-  home_.emplace(pool_.get(), 0, /*hosts_functions=*/true, gate);
+  home_.emplace(pool_.get(), 0, /*hosts_functions=*/true, gate,
+                scheduler::FindPolicy(
+                    scheduler::kPolicyNames[profile_.policy % std::size(scheduler::kPolicyNames)]));
   ++home_incarnation_;
   HomeTurn();
 }

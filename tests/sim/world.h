@@ -53,6 +53,8 @@ struct Outcome {
   std::size_t hits = 0;
   std::size_t stale_gets = 0;                 // outside functions; only lazy may have any
   std::size_t scheduled_gets = 0;             // inside functions
+  std::size_t declared_gets = 0;              // of them, of what their call had declared
+  std::size_t failed_attempts = 0;            // of functions that returned an error
   std::size_t transactions = 0, effects = 0;  // that ended; of invocations, that were committed
   std::size_t cuts = 0, cuts_by_words = 0;
   std::size_t kills = 0, stalls = 0, restarts = 0;
@@ -207,7 +209,8 @@ class World : private daemon::NodeGate {
   void BeginPut(Node* node, Thread* thread, Operation::Kind kind);
   void EndOperation(Node* node, Thread* thread);
   void BeginCall(Node* node, Thread* thread);
-  void AskForWork(Node* node, Thread* thread, bool has_effects);
+  enum class Result { kPlain, kWithEffects, kError };
+  void AskForWork(Node* node, Thread* thread, Result result);
   void RunInvocation(Node* node, Thread* thread, std::uint64_t invocation, TimeNs started_ns);
   void Send(Node* node, Thread* thread, fabric::Op op, std::string_view key,
             std::string_view payload, std::uint64_t argument, std::uint8_t flags = 0);
@@ -321,6 +324,7 @@ class World : private daemon::NodeGate {
   // that they failed.
   std::set<std::uint64_t> committed_tokens_, failed_tokens_;
   std::uint64_t next_token_ = 0;
+  std::map<std::uint64_t, std::vector<std::uint64_t>> declared_;  // keys that it reads, by token
   std::vector<std::string> key_name_;
   std::vector<std::uint64_t> key_hash_;
   // What the directory is being asked, and how many rounds of each object are outstanding.
