@@ -56,8 +56,11 @@ class Crew : public std::enable_shared_from_this<Crew> {
 
   // A worker's part: before each question; false: enough others ask, ...
   bool BeginAsking() {
-    if (asking_.fetch_add(1) <= threads_) return true;
-    asking_.fetch_sub(1);
+    // In one step, so that whoever is the last to stop asking sees that it is (EndAsking).
+    int asking = asking_.load();
+    while (asking <= threads_) {
+      if (asking_.compare_exchange_weak(asking, asking + 1)) return true;
+    }
     return false;
   }
   // ... before what it got is done (invariant 1), ...
