@@ -49,7 +49,8 @@ std::uint64_t QuotaFor(const Pool& pool) {
 
 // Whether an object's commit can take longer than one step.
 bool MayBeBusy(const Pool& pool) {
-  return pool.coherence() == fabric::Coherence::kSync || pool.shards() > 1;
+  return pool.coherence() == fabric::Coherence::kSync || pool.shards() > 1 ||
+         pool.journal() != nullptr;
 }
 
 }  // namespace
@@ -71,7 +72,8 @@ Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
                .otc = &otc_,
                .oic = &oic_,
                .blocking = blocking_ ? &*blocking_ : nullptr,
-               .quota_bytes = QuotaFor(*pool)},
+               .quota_bytes = QuotaFor(*pool),
+               .journal = pool->journal()},
               this),
       coherence_(pool->coherence()),
       ack_deadline_ns_(pool->options().ack_deadline_ms * 1'000'000),
