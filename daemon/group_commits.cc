@@ -253,7 +253,8 @@ void GroupCommits::OnLogged(const LogOutcome& outcome) {
                       .group = {c_.shard, outcome.ticket},
                       .from_shard = c_.shard};
   if (outcome.error != 0) {
-    const bool is_full = outcome.is_certain && outcome.error == ENOSPC;
+    const bool is_full = outcome.is_certain && (outcome.error == ENOSPC ||
+                                                outcome.error == EDQUOT || outcome.error == EFBIG);
     answer.error =
         Refusal(is_full ? StatusCode::kResourceExhausted : StatusCode::kUnavailable,
                 Reason::kLogFailed, static_cast<std::uint64_t>(outcome.error), outcome.is_certain);

@@ -20,7 +20,7 @@ namespace {
 enum Tag : std::uint64_t { kWake = 1, kWrite, kSync };
 
 absl::Status ErrorOf(int error, const std::string& path, std::string_view step) {
-  return absl::ErrnoToStatus(error, fmt::format("log {}: {}", path, step));
+  return absl::ErrnoToStatus(error, fmt::format("{}: {}", path, step));
 }
 
 class FolderFile final : public MediumFile {
@@ -37,7 +37,7 @@ class FolderFile final : public MediumFile {
       const ssize_t got = pread(fd_.get(), to.data(), to.size(), static_cast<off_t>(offset));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return ErrorOf(errno, path_, "reading");
-      if (got == 0) return absl::OutOfRangeError(fmt::format("log {}: the file ends", path_));
+      if (got == 0) return absl::OutOfRangeError(fmt::format("{}: the file ends", path_));
       to.remove_prefix(static_cast<std::size_t>(got));
       offset += static_cast<std::uint64_t>(got);
     }
@@ -78,8 +78,7 @@ absl::StatusOr<std::unique_ptr<FolderMedium>> FolderMedium::OpenFolder(const std
   }
   if (flock(folder.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return ErrorOf(errno, path, "locking the folder");
-    return absl::FailedPreconditionError(
-        fmt::format("log {}: another memory server uses it; stop that one first", path));
+    return absl::FailedPreconditionError("another memory server uses it; stop that one first");
   }
   fabric::UniqueFd wake(eventfd(0, EFD_CLOEXEC));
   if (!wake.valid()) return ErrorOf(errno, path, "eventfd");
