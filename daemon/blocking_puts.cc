@@ -9,7 +9,7 @@ void BlockingPuts::Defer(Deferred deferred) {
 }
 
 void BlockingPuts::LetGo(std::uint64_t key_hash) {
-  waiting_.find(key_hash)->second.is_held = false;
+  waiting_.find(key_hash)->second.is_held = waiting_.find(key_hash)->second.is_readable = false;
   ready_.push_back(key_hash);
 }
 

@@ -45,16 +45,27 @@ class BlockingPuts {
     std::uint64_t extent = 0;    // of a put
   };
 
-  // Requests for the object are to be deferred.
+  // Changes of the object are to be deferred.
   bool IsBusy(std::uint64_t key_hash) const {
     if (waiting_.empty()) return false;
     const auto found = waiting_.find(key_hash);
     return found != waiting_.end() && found->second.is_busy();
   }
+  // And gets, too.
+  bool IsUnreadable(std::uint64_t key_hash) const {
+    if (waiting_.empty()) return false;
+    const auto found = waiting_.find(key_hash);
+    return found != waiting_.end() && found->second.is_busy() && !found->second.is_readable;
+  }
   // REQUIRES: not busy.
   void Begin(const Change& change) { waiting_[change.key_hash].change = change; }
-  // A commit group's, until LetGo. REQUIRES: not busy.
-  void Hold(std::uint64_t key_hash) { waiting_[key_hash].is_held = true; }
+  // A commit group's, until LetGo. REQUIRES: not busy. `is_readable`: gets go on, until
+  // HoldFromGets.
+  void Hold(std::uint64_t key_hash, bool is_readable) {
+    waiting_[key_hash].is_held = true;
+    waiting_[key_hash].is_readable = is_readable;
+  }
+  void HoldFromGets(std::uint64_t key_hash) { waiting_.find(key_hash)->second.is_readable = false; }
   void LetGo(std::uint64_t key_hash);
   // REQUIRES: busy.
   void Defer(Deferred deferred);
@@ -73,6 +84,7 @@ class BlockingPuts {
   struct Waiting {
     std::optional<Change> change;  // that waits for acknowledgements
     bool is_held = false;
+    bool is_readable = false;  // while it is held
     bool is_busy() const { return change.has_value() || is_held; }
     std::deque<Deferred> queue;
   };

@@ -125,7 +125,14 @@ A pool is name=NAME,key=value,... in any order:
                         uncached: every get reads the heap          [strict]
   access=ACCESS         isolated: clients cannot write the heap
                         trusted: writers fill objects in place      [isolated]
-  durability=MODE       none                                        [none]
+  durability=MODE       none: nothing is promised
+                        region: what was acknowledged survives the server,
+                          however it ends (backing file: or shm:)
+                        log: it survives a power loss               [none]
+  log=FOLDER            of durability=log: where its files are
+  log_segment=SIZE      of a file of a new log                      [16MiB]
+  recovery_target=TIME  reading the log at start takes no longer, besides
+                        reading the objects: it is cut as often     [2s]
   owner=USER            who may attach, with the owner bits of mode [the server's user]
   group=GROUP           who may attach, with the group bits of mode [the server's group]
   directory_entries=N   objects whose sharers are known at a time   [by size]

@@ -13,6 +13,13 @@ CommitGroup::Order CommitGroup::Begin() {
   return Order::kFinish;
 }
 
+// Invariant 2.
+CommitGroup::Order CommitGroup::Publish() {
+  state_ = State::kPublishing;
+  awaited_ = shards_.size();
+  return Order::kPublish;
+}
+
 CommitGroup::Order CommitGroup::OnAnswer(Kind answer) {
   switch (state_) {
     case State::kPreparing:
@@ -22,9 +29,16 @@ CommitGroup::Order CommitGroup::OnAnswer(Kind answer) {
       }
       APTA_CHECK(answer == Kind::kPrepared);
       if (++prepared_ < shards_.size()) return Order::kPrepare;  // invariant 3: in order
-      state_ = State::kPublishing;                               // invariant 2
-      awaited_ = shards_.size();
-      return Order::kPublish;
+      if (!is_logged_) return Publish();
+      state_ = State::kLogging;
+      return Order::kLog;
+    case State::kLogging:
+      if (answer == Kind::kUnlogged) {
+        state_ = State::kRefused;
+        return Order::kAbort;
+      }
+      APTA_CHECK(answer == Kind::kLogged);
+      return Publish();
     case State::kPublishing:
       APTA_CHECK(answer == Kind::kPublished);
       if (--awaited_ > 0) return Order::kNothing;

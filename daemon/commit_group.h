@@ -3,6 +3,8 @@
 //
 //   prepare   shard after shard, in ascending order: conditions hold, the drafts are the home's own
 //             from here on, whoever dies, and requests for the keys wait
+//   log       in a pool of durability `log`: one record of all writes is durable; until then gets
+//             of the keys go on, and find the old versions
 //   publish   all shards: every sharer of every key has its invalidation (mode sync: has
 //   acknowledged) flip      all shards: the index names the new versions, and requests for the keys
 //   go on abort     instead, when one shard refuses to prepare: nothing has happened
@@ -15,7 +17,8 @@
 //   1. No shard flips before all have published: whoever has read one of the new versions finds, of
 //      the others, his own cached old ones invalidated, and asks a home that has flipped or keeps
 //      him waiting until it has.
-//   2. No shard flips unless all are prepared: all of the group becomes visible, or nothing.
+//   2. No shard flips unless all are prepared, and the group is in the log, where there is one: all
+//      of it becomes visible and durable, or nothing; nobody reads what a crash can take back.
 //   3. A group that waits for a key at one shard holds keys only at lower shards, so no groups wait
 //      for each other in a circle.
 #pragma once
@@ -47,7 +50,9 @@ struct GroupMessage {
     kPrepared,
     kRefused,  // error
     kPublished,
-    kFlipped,  // untracked, issued
+    kFlipped,   // untracked, issued
+    kLogged,    // from the log: the group is durable
+    kUnlogged,  // error: it is not
   };
   Kind kind = Kind::kPrepare;
   GroupId group;
@@ -64,19 +69,28 @@ struct GroupMessage {
 
 class CommitGroup {
  public:
-  enum class State : std::uint8_t { kPreparing, kPublishing, kFlipping, kCommitted, kRefused };
+  enum class State : std::uint8_t {
+    kPreparing,
+    kLogging,
+    kPublishing,
+    kFlipping,
+    kCommitted,
+    kRefused
+  };
   // What the shell has to do next.
   enum class Order : std::uint8_t {
     kNothing,  // wait for more answers
     kPrepare,  // tell next_shard()
+    kLog,      // append the group to the log
     kPublish,  // tell all shards
     kFlip,     // tell all shards
     kFinish,   // all have flipped
-    kAbort,    // tell all shards but next_shard(), which has refused, and forget the group
+    kAbort,    // tell all shards but refusing_shard(), and forget the group
   };
 
-  // `shards`: those that have writes, ascending.
-  explicit CommitGroup(std::vector<int> shards) : shards_(std::move(shards)) {}
+  // `shards`: those that have writes, ascending. `is_logged`: the pool has a log.
+  explicit CommitGroup(std::vector<int> shards, bool is_logged = false)
+      : shards_(std::move(shards)), is_logged_(is_logged) {}
 
   Order Begin();
   // REQUIRES: it answers what it was told last.
@@ -84,10 +98,16 @@ class CommitGroup {
 
   State state() const { return state_; }
   const std::vector<int>& shards() const { return shards_; }
+  // REQUIRES: not all are prepared.
   int next_shard() const { return shards_[prepared_]; }
+  // -1: it was the log that refused.
+  int refusing_shard() const { return prepared_ < shards_.size() ? next_shard() : -1; }
 
  private:
+  Order Publish();
+
   std::vector<int> shards_;
+  bool is_logged_;
   State state_ = State::kPreparing;
   std::size_t prepared_ = 0;  // shards, from the front
   std::size_t awaited_ = 0;   // answers to the last thing that was told to all

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "daemon/log/format.h"
 #include "fabric/coherence.h"
 #include "fabric/region.h"
 #include "fabric/superblock.h"
@@ -26,12 +27,15 @@ namespace {
 constexpr std::string_view kServerKeys = "socket, shards, threads, link, policy";
 constexpr std::string_view kPoolKeys =
     "name, bytes, backing, numa, coherence, access, durability, owner, group, mode, "
-    "directory_entries, ack_deadline, node_quota";
+    "directory_entries, ack_deadline, node_quota, log, log_segment, recovery_target";
 constexpr std::size_t kMaxPoolNameBytes = 63;
 constexpr std::uint64_t kMaxDirectoryEntries = std::uint64_t{1} << 32;
 // Below, a node that merely waits for its turn on a busy machine would be fenced.
 constexpr std::uint64_t kMinAckDeadlineMs = 10;
 constexpr std::uint64_t kMaxAckDeadlineMs = 3'600'000;
+constexpr std::uint64_t kMaxLogSegmentBytes = std::uint64_t{1} << 30;
+constexpr std::uint64_t kMinRecoveryTargetMs = 10;
+constexpr std::uint64_t kMaxRecoveryTargetMs = 3'600'000;
 constexpr std::uint64_t kMaxLinkDelayNs = 1'000'000'000;
 
 std::string_view Message(const absl::Status& status) {
@@ -90,6 +94,43 @@ std::string BytesFault(std::uint64_t bytes) {
   return "";
 }
 
+std::string DurabilityFault(const PoolOptions& pool, bool is_persistent) {
+  const bool is_log = pool.durability == "log";
+  if (!is_log && pool.durability != "none" && pool.durability != "region") {
+    return fmt::format("durability={} is none of none, region, log", pool.durability);
+  }
+  if (pool.durability == "region" && !is_persistent) {
+    return fmt::format(
+        "durability=region needs backing=file:PATH or shm:NAME, not {}, which is gone with the "
+        "memory server; or use durability=log",
+        pool.backing);
+  }
+  if (is_log && is_persistent) {
+    return fmt::format(
+        "durability=log keeps the objects in log=FOLDER, and fills the region from there; use "
+        "backing=memfd or hugetlb, not {}",
+        pool.backing);
+  }
+  if (is_log && pool.log.empty()) return "durability=log needs log=FOLDER";
+  if (!is_log && !pool.log.empty()) {
+    return fmt::format("log={} is of durability=log only, not {}", pool.log, pool.durability);
+  }
+  if (pool.log.find('\0') != std::string::npos) return "log: a path cannot contain a NUL";
+  if (pool.log_segment_bytes < log::kMinSegmentBytes ||
+      pool.log_segment_bytes > kMaxLogSegmentBytes ||
+      pool.log_segment_bytes % log::kBlockBytes != 0) {
+    return fmt::format("log_segment={} is no multiple of {} from {} to {}", pool.log_segment_bytes,
+                       FormatBytes(log::kBlockBytes), FormatBytes(log::kMinSegmentBytes),
+                       FormatBytes(kMaxLogSegmentBytes));
+  }
+  if (pool.recovery_target_ms < kMinRecoveryTargetMs ||
+      pool.recovery_target_ms > kMaxRecoveryTargetMs) {
+    return fmt::format("recovery_target={}ms is not {}ms to {}ms", pool.recovery_target_ms,
+                       kMinRecoveryTargetMs, kMaxRecoveryTargetMs);
+  }
+  return "";
+}
+
 std::string PoolFault(const PoolOptions& pool) {
   if (std::string fault = BytesFault(pool.bytes); !fault.empty()) return fault;
   if (const auto backing = fabric::Backing::Parse(pool.backing); !backing.ok()) {
@@ -106,9 +147,7 @@ std::string PoolFault(const PoolOptions& pool) {
         "a file may also truncate it under the memory server",
         pool.backing);
   }
-  if (pool.durability != "none") {
-    return fmt::format("durability={} is not served by this version; use none", pool.durability);
-  }
+  if (std::string fault = DurabilityFault(pool, is_persistent); !fault.empty()) return fault;
   if (!IsNuma(pool.numa)) {
     return fmt::format("numa={} is none of any, near, far or a node's number", pool.numa);
   }
@@ -138,6 +177,7 @@ absl::Status ValidatePools(const std::vector<PoolOptions>& pools) {
   }
   std::set<std::string_view> names;
   std::set<std::string_view> persistent_backings;
+  std::set<std::string_view> logs;
   for (const PoolOptions& pool : pools) {
     if (!IsPoolName(pool.name)) {
       return absl::InvalidArgumentError(fmt::format(
@@ -154,6 +194,10 @@ absl::Status ValidatePools(const std::vector<PoolOptions>& pools) {
         !persistent_backings.insert(pool.backing).second) {
       return absl::InvalidArgumentError(
           fmt::format("pool '{}': backing={} is another pool's already", pool.name, pool.backing));
+    }
+    if (!pool.log.empty() && !logs.insert(pool.log).second) {
+      return absl::InvalidArgumentError(
+          fmt::format("pool '{}': log={} is another pool's already", pool.name, pool.log));
     }
   }
   return absl::OkStatus();
@@ -233,12 +277,14 @@ absl::Status SetServerOption(std::string_view key, std::string_view value, Serve
 }
 
 absl::Status SetPoolOption(std::string_view key, std::string_view value, PoolOptions* options) {
-  if (key == "bytes" || key == "node_quota") {
+  if (key == "bytes" || key == "node_quota" || key == "log_segment") {
     const auto bytes = ParseBytes(value);
     if (!bytes.ok()) {
       return absl::InvalidArgumentError(fmt::format("{}: {}", key, Message(bytes.status())));
     }
-    (key == "bytes" ? options->bytes : options->node_quota_bytes) = *bytes;
+    (key == "bytes"        ? options->bytes
+     : key == "node_quota" ? options->node_quota_bytes
+                           : options->log_segment_bytes) = *bytes;
     return absl::OkStatus();
   }
   if (key == "directory_entries") {
@@ -250,17 +296,18 @@ absl::Status SetPoolOption(std::string_view key, std::string_view value, PoolOpt
     options->directory_entries = *entries;
     return absl::OkStatus();
   }
-  if (key == "ack_deadline") {
+  if (key == "ack_deadline" || key == "recovery_target") {
     absl::Duration deadline;
     if (!absl::ParseDuration(std::string(value), &deadline) || deadline < absl::ZeroDuration()) {
       return absl::InvalidArgumentError(
-          fmt::format("ack_deadline={} is no time; write ms, s or m, such as 2s", value));
+          fmt::format("{}={} is no time; write ms, s or m, such as 2s", key, value));
     }
     if (deadline != absl::Floor(deadline, absl::Milliseconds(1))) {
       return absl::InvalidArgumentError(
-          fmt::format("ack_deadline={} is no whole number of milliseconds", value));
+          fmt::format("{}={} is no whole number of milliseconds", key, value));
     }
-    options->ack_deadline_ms = static_cast<std::uint64_t>(absl::ToInt64Milliseconds(deadline));
+    (key == "ack_deadline" ? options->ack_deadline_ms : options->recovery_target_ms) =
+        static_cast<std::uint64_t>(absl::ToInt64Milliseconds(deadline));
     return absl::OkStatus();
   }
   if (key == "mode") {
@@ -273,7 +320,8 @@ absl::Status SetPoolOption(std::string_view key, std::string_view value, PoolOpt
       {"name", &options->name},     {"backing", &options->backing},
       {"numa", &options->numa},     {"coherence", &options->coherence},
       {"access", &options->access}, {"durability", &options->durability},
-      {"owner", &options->owner},   {"group", &options->group}};
+      {"owner", &options->owner},   {"group", &options->group},
+      {"log", &options->log}};
   for (const auto& [name, field] : texts) {
     if (key != name) continue;
     *field = value;

@@ -1,6 +1,7 @@
 #include "daemon/group_commits.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "fabric/check.h"
@@ -122,6 +123,10 @@ bool GroupCommits::IsGroup(std::vector<GroupWrite>* writes) const {
 void GroupCommits::Commit(const scheduler::Waiter& from, std::vector<GroupWrite> writes,
                           bool caches, scheduler::InvocationId invocation,
                           scheduler::Payload result) {
+  Begin({.from = from, .invocation = invocation, .result = result}, std::move(writes), caches);
+}
+
+void GroupCommits::Begin(const Ended& ended, std::vector<GroupWrite> writes, bool caches) {
   std::map<int, std::vector<GroupWrite>> by_shard;
   for (GroupWrite& write : writes) {
     const auto shard = static_cast<int>(c_.pool->share(0).index.view().ShardOf(write.key_hash));
@@ -132,13 +137,12 @@ void GroupCommits::Commit(const scheduler::Waiter& from, std::vector<GroupWrite>
   const bool is_cached =
       caches && shards.size() == 1 && fabric::TracksSharers(c_.pool->coherence());
   const GroupId id{c_.shard, ++last_serial_};
-  Ended ended{.from = from, .invocation = invocation, .result = result};
-  const auto group =
-      commits_.emplace(id.serial, Coordinated{.machine = CommitGroup(std::move(shards)),
-                                              .ended = ended,
-                                              .attachment = node_[from.node].attachment,
-                                              .caches = is_cached,
-                                              .writes = std::move(by_shard)});
+  const auto group = commits_.emplace(
+      id.serial, Coordinated{.machine = CommitGroup(std::move(shards), c_.journal != nullptr),
+                             .ended = ended,
+                             .attachment = node_[ended.from.node].attachment,
+                             .caches = is_cached,
+                             .writes = std::move(by_shard)});
   Obey(id, group.first->second.machine.Begin());
   Drain();
 }
@@ -158,22 +162,30 @@ void GroupCommits::Obey(GroupId id, Order order) {
       message.writes = group.writes.at(group.machine.next_shard());
       Send(group.machine.next_shard(), std::move(message));
       return;
-    case Order::kPublish:
+    case Order::kLog:
       // All keys are busy everywhere: each one's earlier versions are smaller, later ones greater.
-      group.ended.version = message.version = c_.opc->NextVersion();
+      group.ended.version = c_.opc->NextVersion();
+      Log(id);
+      return;
+    case Order::kPublish:
+      if (c_.journal == nullptr) group.ended.version = c_.opc->NextVersion();  // as above
+      message.version = group.ended.version;
       message.kind = Kind::kPublish;
       for (const int shard : shards) Send(shard, message);
       return;
     case Order::kFlip:
-      // Before the first slot changes: see Superblock::groups_begun.
-      c_.pool->superblock()->groups_begun.fetch_add(1, std::memory_order_acq_rel);
+      // Before the first slot changes: see Superblock::groups_begun. One slot is no group.
+      if (!group.is_one()) {
+        c_.pool->superblock()->groups_begun.fetch_add(1, std::memory_order_acq_rel);
+      }
       message.kind = Kind::kFlip;
       for (const int shard : shards) Send(shard, message);
       return;
     case Order::kFinish:
+      if (c_.journal != nullptr && !shards.empty()) c_.journal->Applied(c_.shard, id.serial);
       if (shards.empty()) {
         group.ended.version = c_.opc->NextVersion();
-      } else {
+      } else if (!group.is_one()) {
         // Release: after all slots, those of other shards too, whose answers we have.
         c_.pool->superblock()->groups_ended.fetch_add(1, std::memory_order_acq_rel);
       }
@@ -181,16 +193,73 @@ void GroupCommits::Obey(GroupId id, Order order) {
       return;
     case Order::kAbort:
       message.kind = Kind::kAbort;
+      group.ended.version = 0;
       // But for the one that has refused: it has dropped its drafts itself, and the node may have
       // others in the same extents by the time that it would hear of it.
       for (const int shard : shards) {
-        if (shard == group.machine.next_shard()) continue;
+        if (shard == group.machine.refusing_shard()) continue;
         message.writes = group.writes.at(shard);
         Send(shard, message);
       }
       Finish(id);
       return;
   }
+}
+
+void GroupCommits::CommitOne(const scheduler::Waiter& from, GroupWrite write) {
+  if (write.draft != 0) {
+    // It counts now, so that what takes it out of the drafts finds what it counted.
+    const std::uint64_t bytes = c_.opc->LiveBytes(write.draft);
+    node_[from.node].drafts.emplace(write.draft, Draft{write.key_hash, bytes});
+    node_[from.node].kept_bytes += bytes;
+  }
+  Ended ended{.from = from, .result = {}, .extent = write.draft};
+  std::vector<GroupWrite> writes;
+  writes.push_back(std::move(write));
+  Begin(ended, std::move(writes), /*caches=*/true);
+}
+
+// One record of all writes, whichever shards they belong to: their drafts are the homes' own by
+// now, and stay as they are until the group has ended.
+void GroupCommits::Log(GroupId id) {
+  const Coordinated& group = commits_.at(id.serial);
+  LogRecord record{.shard = c_.shard, .ticket = id.serial, .version = group.ended.version};
+  for (const auto& [shard, writes] : group.writes) {
+    for (const GroupWrite& write : writes) {
+      if (write.draft == 0) {
+        record.writes.push_back({.key = write.key, .payload = {}, .is_delete = true});
+        continue;
+      }
+      // Copied and checked: clients of a trusted pool can write to it.
+      const auto header = c_.pool->share(0).index.view().CheckedHeaderAt(write.draft);
+      const bool is_good = header && header->key_hash == write.key_hash;
+      if (!is_good) {
+        const Reply error = Refusal(StatusCode::kInvalidArgument, Reason::kBadRequest);
+        Send(c_.shard, {.kind = Kind::kUnlogged, .group = id, .error = error});
+        return;
+      }
+      const std::byte* extent = c_.pool->data() + write.draft;
+      const auto* key = reinterpret_cast<const char*>(extent + sizeof(*header));
+      record.writes.push_back(
+          {.key = std::string(key, header->key_bytes),
+           .payload = {extent + header->payload_offset, header->payload_bytes}});
+    }
+  }
+  c_.journal->Append(std::move(record));
+}
+
+void GroupCommits::OnLogged(const LogOutcome& outcome) {
+  GroupMessage answer{.kind = outcome.error == 0 ? Kind::kLogged : Kind::kUnlogged,
+                      .group = {c_.shard, outcome.ticket},
+                      .from_shard = c_.shard};
+  if (outcome.error != 0) {
+    const bool is_full = outcome.is_certain && (outcome.error == ENOSPC ||
+                                                outcome.error == EDQUOT || outcome.error == EFBIG);
+    answer.error =
+        Refusal(is_full ? StatusCode::kResourceExhausted : StatusCode::kUnavailable,
+                Reason::kLogFailed, static_cast<std::uint64_t>(outcome.error), outcome.is_certain);
+  }
+  OnMessage(std::move(answer));
 }
 
 void GroupCommits::Finish(GroupId id) {
@@ -236,6 +305,8 @@ void GroupCommits::Handle(GroupMessage message) {
     case Kind::kAbort:
       OnAbort(message);
       return;
+    case Kind::kLogged:
+    case Kind::kUnlogged:
     case Kind::kPrepared:
     case Kind::kRefused:
     case Kind::kPublished:
@@ -243,7 +314,9 @@ void GroupCommits::Handle(GroupMessage message) {
       Coordinated& group = commits_.at(message.group.serial);
       group.ended.untracked = group.ended.untracked || message.untracked;
       group.ended.issued = std::max(group.ended.issued, message.issued);
-      if (message.kind == Kind::kRefused) group.ended.error = message.error;
+      if (message.kind == Kind::kRefused || message.kind == Kind::kUnlogged) {
+        group.ended.error = message.error;
+      }
       Obey(message.group, group.machine.OnAnswer(message.kind));
       return;
     }
@@ -301,7 +374,8 @@ void GroupCommits::Prepare(GroupMessage prepare) {
     return;
   }
   for (const Write& write : part.writes) {
-    if (c_.blocking != nullptr) c_.blocking->Hold(write.write.key_hash);  // invariant 2
+    // Invariant 2.
+    if (c_.blocking != nullptr) c_.blocking->Hold(write.write.key_hash, c_.journal != nullptr);
   }
   Tell(part, Kind::kPrepared);
   parts_.emplace(part.order.group, std::move(part));
@@ -389,7 +463,10 @@ void GroupCommits::PublishOne(Part* part, Write* write) {
 
 void GroupCommits::Publish(Part* part, Version version) {
   part->version = version;
-  for (Write& write : part->writes) PublishOne(part, &write);
+  for (Write& write : part->writes) {
+    if (c_.blocking != nullptr) c_.blocking->HoldFromGets(write.write.key_hash);
+    PublishOne(part, &write);
+  }
   if (part->rounds_awaited == 0) {
     Tell(*part, Kind::kPublished);
   } else {

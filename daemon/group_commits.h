@@ -25,6 +25,7 @@
 #include "absl/types/span.h"
 #include "daemon/blocking_puts.h"
 #include "daemon/commit_group.h"
+#include "daemon/journal.h"
 #include "daemon/oic.h"
 #include "daemon/opc.h"
 #include "daemon/osc.h"
@@ -53,6 +54,7 @@ class GroupCommits {
     Version version = 0;        // 0: refused
     bool untracked = false;
     std::uint64_t issued = 0;  // to the node, by the only home, up to the commit
+    std::uint64_t extent = 0;  // of a single put
     // Why it was refused; kNodeLost: its node is gone. Of kVersionMoved value[1] is the write's
     // index in the request.
     Reply error{};
@@ -78,6 +80,7 @@ class GroupCommits {
     Oic* oic;
     BlockingPuts* blocking;
     std::uint64_t quota_bytes;
+    Journal* journal;  // null: what the pool holds is in no log
   };
 
   GroupCommits(const Controllers& controllers, Owner* owner) : c_(controllers), owner_(owner) {}
@@ -99,6 +102,11 @@ class GroupCommits {
   // that has one home: the answer tells one home's sequence.
   void Commit(const scheduler::Waiter& from, std::vector<GroupWrite> writes, bool caches,
               scheduler::InvocationId invocation = 0, scheduler::Payload result = {});
+
+  // A put or a delete as a group of one: in a pool with a log. `write.draft` is the home's own, and
+  // counts for nobody's quota. REQUIRES: the key is not busy.
+  void CommitOne(const scheduler::Waiter& from, GroupWrite write);
+  void OnLogged(const LogOutcome& outcome);
 
   // What the node's attempt of an invocation is going to write. REQUIRES: IsGroup. False: the node
   // has too many.
@@ -134,6 +142,7 @@ class GroupCommits {
     std::uint64_t attachment;
     bool caches;
     std::map<int, std::vector<GroupWrite>> writes;  // by shard
+    bool is_one() const { return writes.size() == 1 && writes.begin()->second.size() == 1; }
   };
   struct Write {
     GroupWrite write;
@@ -149,10 +158,12 @@ class GroupCommits {
     std::size_t flipped = 0;  // writes
   };
 
+  void Begin(const Ended& ended, std::vector<GroupWrite> writes, bool caches);
   void Send(int shard, GroupMessage message);
   void Drain();
   void Handle(GroupMessage message);
   void Obey(GroupId id, CommitGroup::Order order);
+  void Log(GroupId id);
   void Finish(GroupId id);
   void Tell(const Part& part, GroupMessage::Kind kind, bool untracked = false);
 

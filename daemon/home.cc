@@ -57,7 +57,8 @@ bool IsForWaiting(const Request& request) {
 
 // Whether an object's commit can take longer than one step.
 bool MayBeBusy(const Pool& pool) {
-  return pool.coherence() == fabric::Coherence::kSync || pool.shards() > 1;
+  return pool.coherence() == fabric::Coherence::kSync || pool.shards() > 1 ||
+         pool.journal() != nullptr;
 }
 
 }  // namespace
@@ -79,7 +80,8 @@ Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
                .otc = &otc_,
                .oic = &oic_,
                .blocking = blocking_ ? &*blocking_ : nullptr,
-               .quota_bytes = QuotaFor(*pool)},
+               .quota_bytes = QuotaFor(*pool),
+               .journal = pool->journal()},
               this),
       coherence_(pool->coherence()),
       ack_deadline_ns_(pool->options().ack_deadline_ms * 1'000'000),

@@ -82,6 +82,9 @@ class Home final : private RoundObserver,
   // From another home of the pool.
   void OnGroupMessage(GroupMessage message, TimeNs now_ns);
 
+  // From the pool's log: how records that this home appended have ended, in order.
+  void OnLogged(const std::vector<LogOutcome>& outcomes, TimeNs now_ns);
+
   // Uploads, acknowledgements, deadlines, dead nodes: whatever goes on without a request. Returns
   // how much was done; 0 = idle.
   int Poll(TimeNs now_ns);

@@ -79,6 +79,7 @@ void Home::OnGroupEnded(const GroupCommits::Ended& ended) {
       gate_->Answer(
           ended.from,
           {.version = ended.version,
+           .extent_offset = ended.extent,
            .value = {ended.untracked ? fabric::kUntracked : std::uint64_t{0}, ended.issued, 0}},
           0);
     } else {
@@ -103,6 +104,12 @@ void Home::OnGroupEnded(const GroupCommits::Ended& ended) {
 
 void Home::SendToHome(int shard, GroupMessage message) {
   gate_->SendToHome(pool_, shard, std::move(message));
+}
+
+void Home::OnLogged(const std::vector<LogOutcome>& outcomes, TimeNs now_ns) {
+  now_ns_ = now_ns;
+  for (const LogOutcome& outcome : outcomes) groups_.OnLogged(outcome);
+  RunDeferred();
 }
 
 void Home::OnGroupMessage(GroupMessage message, TimeNs now_ns) {

@@ -33,7 +33,7 @@ using scheduler::Waiter;
 
 void Home::Get(const Waiter& from, std::uint64_t key_hash, std::string_view key,
                std::uint64_t held_version) {
-  if (blocking_ && blocking_->IsBusy(key_hash)) {
+  if (blocking_ && blocking_->IsUnreadable(key_hash)) {
     blocking_->Defer({.from = from, .op = Op::kGet, .key_hash = key_hash, .key = std::string(key)});
     return;
   }
@@ -199,6 +199,10 @@ void Home::CommitPut(const Waiter& from, std::uint64_t key_hash, std::uint64_t e
                       .extent = extent});
     return;
   }
+  if (pool_->journal() != nullptr) {
+    groups_.CommitOne(from, {.key_hash = key_hash, .draft = extent, .if_version = if_version});
+    return;
+  }
   Opc::KeyBuffer buffer;
   const std::optional<std::string_view> key = opc_.KeyOf(extent, key_hash, &buffer);
   if (!key) {
@@ -239,6 +243,11 @@ void Home::Delete(const Waiter& from, std::uint64_t key_hash, std::string_view k
   if (!CheckVersion(from, old, if_version)) return;
   if (!old) {
     Fail(from, StatusCode::kNotFound, Reason::kNoSuchObject);
+    return;
+  }
+  if (pool_->journal() != nullptr) {
+    groups_.CommitOne(from,
+                      {.key_hash = key_hash, .if_version = if_version, .key = std::string(key)});
     return;
   }
   Supersede({.from = from, .key_hash = key_hash, .slot = old->slot, .version = opc_.NextVersion()},

@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
   if (fd > STDERR_FILENO) close(fd);
   const sigset_t ending = BlockEndingSignals();
   std::signal(SIGPIPE, SIG_IGN);  // a client that is gone is an error of one send, not our end
+  std::signal(SIGXFSZ, SIG_IGN);  // and a file that may not grow one of one write
 
   auto command_line = apta::daemon::ParseCommandLine(argc, argv);
   if (!command_line.ok()) return Fail(command_line.status());

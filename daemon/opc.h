@@ -4,8 +4,8 @@
 // One thread; no system call; a slice of Fill is the only thing that takes time.
 //
 // Invariants
-//   1. Until Commit no index slot names the extent. (Pools of durability `none` are the only ones
-//      served; durability classes add their promise before the commit store, nothing after it.)
+//   1. Until Commit no index slot names the extent. What a pool of durability `log` promises is so
+//      before the commit store (commit_group.h); nothing comes after it.
 //   2. A header's version is 0 from its extent's release until the next one at its place is whole:
 //      an unregistered reader of a reused extent notices (index.h, invariant 4).
 //   3. Versions are strictly increasing over the pool's whole life.

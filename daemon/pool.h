@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "apta/server.h"
+#include "daemon/journal.h"
 #include "daemon/object_manager.h"
 #include "daemon/owed_keys.h"
 #include "fabric/coherence.h"
@@ -65,6 +66,9 @@ class Pool {
   HeapShare& share(int shard) { return *shares_[static_cast<std::size_t>(shard)]; }
   int shards() const { return static_cast<int>(shares_.size()); }
   fabric::Coherence coherence() const { return coherence_; }
+  // Of a pool of durability `log`; else null. Set before the first home is made, and outlives them.
+  Journal* journal() const { return journal_; }
+  void set_journal(Journal* journal) { journal_ = journal; }
   bool trusted() const { return options_.access == "trusted"; }
 
   // What happened to an existing region's objects at Open.
@@ -81,6 +85,7 @@ class Pool {
   PoolOptions options_;
   fabric::Coherence coherence_;
   fabric::Region region_;
+  Journal* journal_ = nullptr;
   std::vector<std::unique_ptr<HeapShare>> shares_;
   std::uint64_t recovered_objects_ = 0;
   std::uint64_t dropped_slots_ = 0;

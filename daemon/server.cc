@@ -14,6 +14,8 @@
 
 #include "absl/status/status.h"
 #include "daemon/config.h"
+#include "daemon/log/folder_medium.h"
+#include "daemon/pool_objects.h"
 #include "fabric/control.h"
 #include "fabric/hash.h"
 #include "fmt/format.h"
@@ -139,8 +141,59 @@ absl::Status Server::OpenPools(const ServerOptions& options) {
                    (*pool)->recovered_objects(), pool_options.backing, (*pool)->dropped_slots());
     }
     pools_.push_back(*std::move(pool));
+    if (pool_options.durability != "log") continue;
+    if (absl::Status opened = OpenLog(pools_.size() - 1); !opened.ok()) {
+      return absl::Status(opened.code(),
+                          fmt::format("pool {}: log {}: {}", pool_options.name, pool_options.log,
+                                      std::string(opened.message())));
+    }
   }
   return absl::OkStatus();
+}
+
+// Fills the pool from its log.
+absl::Status Server::OpenLog(std::size_t pool_index) {
+  Pool* pool = pools_[pool_index].get();
+  const PoolOptions& options = pool->options();
+  absl::StatusOr<std::unique_ptr<log::FolderMedium>> medium =
+      log::FolderMedium::OpenFolder(options.log);
+  if (!medium.ok()) return medium.status();
+  const fabric::TimeNs began_ns = fabric::RealClock::ReadNow();
+  absl::StatusOr<std::unique_ptr<log::PoolLog>> opened = log::PoolLog::Open(
+      *std::move(medium),
+      {.segment_bytes = options.log_segment_bytes,
+       .recovery_target_ms = options.recovery_target_ms},
+      [pool](const log::LoggedObject& object) { return LoadObject(pool, object); });
+  if (!opened.ok()) return opened.status();
+  const log::LogContents& found = (*opened)->found();
+  pool->superblock()->last_version.store(found.last_version);
+  pool->set_journal(opened->get());
+  spdlog::info("pool {}: {} objects found in log {}, {} records after its checkpoint, {} ms",
+               options.name, found.objects, options.log, found.replayed_records,
+               (fabric::RealClock::ReadNow() - began_ns) / 1'000'000);
+  if (!found.cut_at.empty()) {
+    spdlog::error(
+        "pool {}: log {} is damaged at {}: what was put later, in {} batches or more, is lost",
+        options.name, options.log, found.cut_at, found.cut_batches);
+  }
+  logs_[pool_index] = *std::move(opened);
+  return absl::OkStatus();
+}
+
+void Server::StartLogs() {
+  for (const auto& [pool_index, pool_log] : logs_) {
+    Pool* pool = pools_[pool_index].get();
+    pool_log->Start(
+        {.name = pool->options().name,
+         .visit_objects =
+             [pool](const log::ObjectVisitor& visit) { return VisitObjects(*pool, visit); },
+         .last_version = [pool] { return pool->superblock()->last_version.load(); },
+         .deliver =
+             [this, index = static_cast<int>(pool_index)](int shard,
+                                                          std::vector<LogOutcome> outcomes) {
+               shards_[static_cast<std::size_t>(shard)]->PostLogged(index, std::move(outcomes));
+             }});
+  }
 }
 
 absl::Status Server::StartShards(const ServerOptions& options) {
@@ -165,6 +218,7 @@ absl::Status Server::StartShards(const ServerOptions& options) {
   std::vector<Shard*> all;
   for (const auto& shard : shards_) all.push_back(shard.get());
   for (Shard* shard : all) shard->RunAndWait([shard, &all] { shard->Meet(all); });
+  StartLogs();
   return absl::OkStatus();
 }
 
@@ -190,7 +244,8 @@ Server::~Server() {
   }
   if (!socket_.empty()) unlink(socket_.c_str());
   for (const auto& shard : shards_) shard->Stop();  // before any is gone: they send each other mail
-  shards_.clear();                                  // they look at the sessions' ports
+  for (const auto& [pool_index, pool_log] : logs_) pool_log->Stop();  // and are sent some by these
+  shards_.clear();  // they look at the sessions' ports
   sessions_.reset();
 }
 

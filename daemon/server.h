@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "apta/server.h"
 #include "daemon/io_loop.h"
+#include "daemon/log/pool_log.h"
 #include "daemon/mailbox.h"
 #include "daemon/pool.h"
 #include "daemon/sessions.h"
@@ -30,6 +31,8 @@ class Server {
  private:
   Server() = default;
   absl::Status OpenPools(const ServerOptions& options);
+  absl::Status OpenLog(std::size_t pool_index);
+  void StartLogs();
   absl::Status StartShards(const ServerOptions& options);
   void RunControl();
 
@@ -37,6 +40,7 @@ class Server {
   std::string socket_;
   fabric::UniqueFd socket_lock_;
   std::vector<std::unique_ptr<Pool>> pools_;
+  std::map<std::size_t, std::unique_ptr<log::PoolLog>> logs_;  // by pool; not all have one
   std::vector<std::unique_ptr<Shard>> shards_;
   std::unique_ptr<IoLoop> loop_;
   std::unique_ptr<Mailbox> mailbox_;  // of the control thread

@@ -272,6 +272,14 @@ void Shard::SendToHome(const Pool* pool, int shard, GroupMessage message) {
   });
 }
 
+// By mail as well: one for all that one write of the log has made durable.
+void Shard::PostLogged(int pool_index, std::vector<LogOutcome> outcomes) {
+  Post([this, pool_index, outcomes = std::move(outcomes)] {
+    home(pool_index).OnLogged(outcomes, now_ns_);
+    WakeAnswered();
+  });
+}
+
 void Shard::Issue(NodeId node, std::uint64_t sequence, const fabric::Invalidation& invalidation) {
   NodeState& state = *node_[node];
   fabric::Invalidation stamped = invalidation;

@@ -59,6 +59,8 @@ class Shard final : private NodeGate {
   // Before the first node: where the other shards are. They outlive this one's thread (Stop).
   void Meet(std::vector<Shard*> shards) { shards_ = std::move(shards); }
   void Stop();  // ends the thread; once. From any other thread
+  // From the log of a pool.
+  void PostLogged(int pool_index, std::vector<LogOutcome> outcomes);
   Home& home(int pool_index) { return *homes_[static_cast<std::size_t>(pool_index)]; }
 
  private:

@@ -196,6 +196,13 @@ absl::Status MakeStatus(const Reply& reply, std::string_view what) {
           "(node_quota); commit smaller ones",
           what, value[0], value[1]);
       break;
+    case Reason::kLogFailed:
+      text = fmt::format(
+          "{}: the pool is read-only, because its log cannot be written ({}){}; the memory server "
+          "tries again by itself: see that the log's file system has room and works",
+          what, strerror(static_cast<int>(value[0])),
+          value[1] != 0 ? "" : "; whether this will be there after a restart is not known");
+      break;
   }
   return absl::Status(code, text);
 }

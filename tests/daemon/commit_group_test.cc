@@ -28,6 +28,26 @@ TEST(CommitGroupTest, ShardsPrepareOneAfterTheOtherAndDoTheRestTogether) {
   EXPECT_EQ(group.state(), State::kCommitted);
 }
 
+TEST(CommitGroupTest, WhatIsLoggedIsPublishedWhenItIsDurable) {
+  CommitGroup group({1, 2}, /*is_logged=*/true);
+  EXPECT_EQ(group.Begin(), Order::kPrepare);
+  EXPECT_EQ(group.OnAnswer(Kind::kPrepared), Order::kPrepare);
+  EXPECT_EQ(group.OnAnswer(Kind::kPrepared), Order::kLog);
+  EXPECT_EQ(group.state(), State::kLogging);
+  EXPECT_EQ(group.OnAnswer(Kind::kLogged), Order::kPublish);
+  EXPECT_EQ(group.state(), State::kPublishing);
+}
+
+TEST(CommitGroupTest, WhatTheLogRefusesIsAbortedEverywhere) {
+  CommitGroup group({1, 2}, /*is_logged=*/true);
+  group.Begin();
+  group.OnAnswer(Kind::kPrepared);
+  group.OnAnswer(Kind::kPrepared);
+  EXPECT_EQ(group.OnAnswer(Kind::kUnlogged), Order::kAbort);
+  EXPECT_EQ(group.state(), State::kRefused);
+  EXPECT_EQ(group.refusing_shard(), -1);
+}
+
 TEST(CommitGroupTest, OneRefusalAbortsIt) {
   for (int prepared = 0; prepared < 3; ++prepared) {
     CommitGroup group({0, 1, 2});
@@ -35,6 +55,7 @@ TEST(CommitGroupTest, OneRefusalAbortsIt) {
     for (int i = 0; i < prepared; ++i) EXPECT_EQ(group.OnAnswer(Kind::kPrepared), Order::kPrepare);
     EXPECT_EQ(group.OnAnswer(Kind::kRefused), Order::kAbort);
     EXPECT_EQ(group.state(), State::kRefused);
+    EXPECT_EQ(group.refusing_shard(), prepared);
   }
 }
 

@@ -129,7 +129,10 @@ TEST(ParsePoolTest, ReadsEveryKey) {
   const auto pool = *ParsePool(
       "name=far,bytes=4GiB,backing=shm:far,numa=far,coherence=lazy,access=trusted,"
       "durability=log,owner=alice,group=lab,mode=0640,directory_entries=77,ack_deadline=1.5s,"
-      "node_quota=16MiB");
+      "node_quota=16MiB,log=folder,log_segment=1MiB,recovery_target=3s");
+  EXPECT_EQ(pool.log, "folder");
+  EXPECT_EQ(pool.log_segment_bytes, 1u << 20);
+  EXPECT_EQ(pool.recovery_target_ms, 3000u);
   EXPECT_EQ(pool.directory_entries, 77u);
   EXPECT_EQ(pool.ack_deadline_ms, 1500u);
   EXPECT_EQ(pool.node_quota_bytes, 16u << 20);
@@ -348,8 +351,27 @@ TEST_F(ValidateTest, OnlyWhatThisVersionServes) {
   pool().directory_entries = ~std::uint64_t{0};
   EXPECT_THAT(Fault(), HasSubstr("directory_entries="));
   pool().directory_entries = 1;
+  pool().durability = "strong";
+  EXPECT_THAT(Fault(), HasSubstr("durability=strong is none of none, region, log"));
+  pool().durability = "region";
+  EXPECT_THAT(Fault(), HasSubstr("durability=region needs backing=file:PATH"));
   pool().durability = "log";
-  EXPECT_THAT(Fault(), HasSubstr("durability=log is not served"));
+  EXPECT_THAT(Fault(), HasSubstr("needs log=FOLDER"));
+  pool().log = "folder";
+  pool().log_segment_bytes = 100'000;
+  EXPECT_THAT(Fault(), HasSubstr("log_segment=100000 is no multiple of 4.0 KiB"));
+  pool().log_segment_bytes = 64 << 10;
+  pool().recovery_target_ms = 0;
+  EXPECT_THAT(Fault(), HasSubstr("recovery_target=0ms is not"));
+  pool().recovery_target_ms = 100;
+  EXPECT_EQ(Fault(), "OK");
+  pool().backing = "file:x";
+  EXPECT_THAT(Fault(), HasSubstr("durability=log keeps the objects in log=FOLDER"));
+  pool().durability = "region";
+  EXPECT_THAT(Fault(), HasSubstr("log=folder is of durability=log only"));
+  pool().log = "";
+  EXPECT_EQ(Fault(), "OK");
+  pool().backing = "memfd";
   pool().durability = "none";
   options_.threads = "split";
   EXPECT_THAT(Fault(), HasSubstr("folded shards only"));

@@ -100,7 +100,7 @@ TEST(ControlTextTest, KeysHaveOneTo1024BytesAndNoNul) {
 }
 
 TEST(ControlTextTest, EveryReasonIsOneLineThatNamesItsObject) {
-  for (std::uint16_t reason = 0; reason <= static_cast<std::uint16_t>(Reason::kKeptBackFull);
+  for (std::uint16_t reason = 0; reason <= static_cast<std::uint16_t>(Reason::kLogFailed);
        ++reason) {
     Reply reply{};
     reply.code = static_cast<std::uint16_t>(absl::StatusCode::kNotFound);

@@ -38,8 +38,8 @@ bool Eventually(Condition&& holds) {
 
 class Folder {
  public:
-  Folder() {
-    std::string name = ::testing::TempDir() + "/apta-XXXXXX";
+  explicit Folder(const std::string& parent = ::testing::TempDir()) {
+    std::string name = parent + "/apta-XXXXXX";
     path_ = mkdtemp(name.data());
   }
   ~Folder() { std::filesystem::remove_all(path_); }

@@ -35,7 +35,15 @@ struct PoolOptions {
   std::string backing = "memfd";     // memfd | shm:NAME | file:PATH | hugetlb
   std::string coherence = "strict";  // strict | lazy | sync | versioned | uncached
   std::string access = "isolated";   // isolated | trusted (writers fill extents in place)
+  // none: nothing is promised. region: what was acknowledged survives the memory server's end,
+  // however it ends, in a file: or shm: backing. log: it survives a power loss, in a log of its
+  // own; acknowledged when it does, and not visible before.
   std::string durability = "none";
+  std::string log;                             // the folder of a log; made if there is none
+  std::uint64_t log_segment_bytes = 16 << 20;  // of the files of a new log
+  // How long reading the log may take at start, besides reading the objects themselves: as long as
+  // that, it grows before a checkpoint is made.
+  std::uint64_t recovery_target_ms = 2000;
   std::uint64_t directory_entries = 0;  // objects whose sharers are known at a time; 0 = by size
   // A node that owes acknowledgements and sends none for so long is fenced: its session ends.
   std::uint64_t ack_deadline_ms = 2000;
