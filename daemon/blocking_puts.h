@@ -51,6 +51,7 @@ class BlockingPuts {
     const auto found = waiting_.find(key_hash);
     return found != waiting_.end() && found->second.is_busy();
   }
+  bool IsIdle() const { return waiting_.empty() && ready_.empty(); }
   // REQUIRES: not busy.
   void Begin(const Change& change) { waiting_[change.key_hash].change = change; }
   // A commit group's, until LetGo. REQUIRES: not busy.

@@ -107,6 +107,7 @@ void Home::SendToHome(int shard, GroupMessage message) {
 
 void Home::OnGroupMessage(GroupMessage message, TimeNs now_ns) {
   now_ns_ = now_ns;
+  quiet_until_ns_ = 0;
   groups_.OnMessage(std::move(message));
   RunDeferred();
 }

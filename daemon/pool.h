@@ -62,7 +62,7 @@ class Pool {
   HeapShare& share(int shard) { return *shares_[static_cast<std::size_t>(shard)]; }
   int shards() const { return static_cast<int>(shares_.size()); }
   fabric::Coherence coherence() const { return coherence_; }
-  bool trusted() const { return options_.access == "trusted"; }
+  bool trusted() const { return trusted_; }
 
   // What happened to an existing region's objects at Open.
   std::uint64_t recovered_objects() const { return recovered_objects_; }
@@ -76,6 +76,7 @@ class Pool {
   bool RecoverSlot(const fabric::IndexSlot& slot, std::uint64_t* max_version);
 
   PoolOptions options_;
+  bool trusted_;
   fabric::Coherence coherence_;
   fabric::Region region_;
   std::vector<std::unique_ptr<HeapShare>> shares_;

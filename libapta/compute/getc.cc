@@ -110,9 +110,7 @@ Getc::Step Getc::OnReadHeap() {
 }
 
 bool Getc::MayRead(const fabric::IndexView::Place& place) const {
-  if (!was_unregistered_) return true;
-  const auto header = cache_->view().CheckedHeaderAt(place.extent);
-  return !header || header->payload_bytes <= kSmallBytes;  // superseded: Make looks again
+  return !was_unregistered_ || place.header.payload_bytes <= kSmallBytes;
 }
 
 Getc::Step Getc::OnFillEnded() {

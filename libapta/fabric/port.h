@@ -22,7 +22,7 @@
 namespace apta::fabric {
 
 inline constexpr std::uint64_t kPortMagic = 0x3154524f50414d41;
-inline constexpr std::uint32_t kPortLayoutVersion = 3;
+inline constexpr std::uint32_t kPortLayoutVersion = 4;
 
 // A lane's share of the staging area: a ring of bytes through which a body that does not fit into
 // its request flows. The node fills one slice while the home drains another, so the node is never
@@ -70,6 +70,7 @@ struct Lane {
     std::array<std::uint64_t, sizeof(Reply) / sizeof(std::uint64_t)> words;
     std::memcpy(words.data(), &from, sizeof(from));
     auto* to = reinterpret_cast<std::uint64_t*>(&reply);
+#pragma GCC unroll 8
     for (std::size_t i = 0; i < words.size(); ++i) {
       std::atomic_ref<std::uint64_t>(to[i]).store(words[i], std::memory_order_relaxed);
     }

@@ -397,7 +397,7 @@ void World::Send(Node* node, Thread* thread, Op op, std::string_view key, std::s
     lane->staged_bytes.store(0);
     StageMore(node, thread);
   }
-  Trace("n{}.{} -> home #{}: {} {}{}", node->index, thread->lane, request.request_id, OpName(op),
+  Trace("n{}.{} -> home #{}: {} {}{}", node->index, thread->lane, thread->request_id, OpName(op),
         key, MeaningOf(op, argument));
   node->requests.emplace_back(
       node->to_home.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload.size(), true), request);
