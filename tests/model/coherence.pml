@@ -337,7 +337,7 @@ inline End() {
 /* Nothing is cached in sync while a put of this node's is under way, and no fill is followed: others
  * may know its version before our reply has been processed, and nobody looks.
  * rule: SYNC_OWN_PUT_BLOCKS libapta/compute/cache.cc:MayInsert
- * rule: SYNC_OWN_PUT_NOT_FOLLOWED libapta/compute/cache.cc:BeginGet */
+ * rule: SYNC_OWN_PUT_NOT_FOLLOWED libapta/compute/cache.cc:BeginFill */
 #define PUT_BLOCKS(n) (MODE == SYNC && node[n].put != IDLE)
 #if defined(BUG_SYNC_OWN_PUT_BLOCKS)
 #define MAY_INSERT(n) true
@@ -349,7 +349,7 @@ inline End() {
 #else
 #define MAY_FOLLOW(n) !PUT_BLOCKS(n)
 #endif
-/* rule: FOLLOW_NOT_OVERTAKEN libapta/compute/cache.cc:BeginGet */
+/* rule: FOLLOW_NOT_OVERTAKEN libapta/compute/cache.cc:BeginFill */
 #if defined(BUG_FOLLOW_NOT_OVERTAKEN)
 #define IS_FOLLOWED(n) true
 #else
