@@ -68,7 +68,7 @@ int RunEcho(const std::vector<std::string>& words) {
   }
   EchoRing(echo, [&](const Request* request, fabric::SubmissionConsumer<>* requests) {
     Request copy;
-    std::memcpy(&copy, request, sizeof(copy));
+    fabric::CopyRequest(*request, &copy);
     benchmark::DoNotOptimize(copy);
     requests->Consume();
     echo->lane.SetReply({.version = copy.request_id});

@@ -43,8 +43,7 @@ class Node {
     return pinned.has_value();
   }
   bool Hit(std::uint64_t n) {
-    const auto found = compute::Getc::Find(&*cache_, heap_.hash(n), heap_.key(n), Table(),
-                                           [] { return fabric::TimeNs{0}; });
+    const auto found = compute::Getc::Find(&*cache_, heap_.hash(n), heap_.key(n), Table());
     if (found) found->pin->Drop();
     return found.has_value();
   }

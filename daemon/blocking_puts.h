@@ -57,6 +57,7 @@ class BlockingPuts {
     const auto found = waiting_.find(key_hash);
     return found != waiting_.end() && found->second.is_busy() && !found->second.is_readable;
   }
+  bool IsIdle() const { return waiting_.empty() && ready_.empty(); }
   // REQUIRES: not busy.
   void Begin(const Change& change) { waiting_[change.key_hash].change = change; }
   // A commit group's, until LetGo. REQUIRES: not busy. `is_readable`: gets go on, until

@@ -97,6 +97,7 @@ Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
 Home::~Home() { share_->directory.store(nullptr); }
 
 void Home::AttachNode(NodeId node, std::string_view name) {
+  quiet_until_ns_ = 0;
   node_[node] = Node{.name = std::string(name)};
   oic_.AttachNode(node);
   groups_.AttachNode(node);
@@ -107,6 +108,7 @@ void Home::AttachNode(NodeId node, std::string_view name) {
 void Home::FenceNode(NodeId node) {
   Node& state = node_[node];
   if (state.is_fenced) return;
+  quiet_until_ns_ = 0;
   state.is_fenced = true;
   ++counters_.fenced_nodes;
   EndRequestsOf(node);
@@ -130,6 +132,7 @@ void Home::EndRequestsOf(NodeId node) {
 
 // Invariant 4.
 void Home::ForgetNode(NodeId node) {
+  quiet_until_ns_ = 0;
   Node& state = node_[node];
   EndRequestsOf(node);
   for (const Draft& draft : state.drafts) Discard(draft.extent);
@@ -149,6 +152,7 @@ std::uint64_t Home::StagingStart(const Request& request) {
 bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
   ++counters_.requests;
   now_ns_ = now_ns;
+  quiet_until_ns_ = 0;
   const Waiter from{node, request.lane, request.request_id};
   const auto op = static_cast<std::uint8_t>(request.op);
   const std::uint64_t body_bytes = request.key_bytes + request.payload_bytes;
@@ -278,13 +282,20 @@ int Home::AdvanceUploads(TimeNs now_ns) {
   return done;
 }
 
-int Home::Poll(TimeNs now_ns) {
-  now_ns_ = now_ns;
+// Whether nothing comes of a poll before the next deadline, unless somebody begins something.
+bool Home::IsQuiet() const {
+  return uploads_.empty() && oic_.IsQuiet() && forgetting_.empty() &&
+         (!blocking_ || (blocking_->IsIdle() && groups_.IsIdle())) &&
+         (!executor_ || !executor_->has_queued());
+}
+
+int Home::PollAll() {
+  const TimeNs now_ns = now_ns_;
   int done = uploads_.empty() ? 0 : AdvanceUploads(now_ns);
   done += oic_.Poll(now_ns);
   if (blocking_) RunDeferred();
   if (now_ns >= next_check_ns_) CheckDebts();
-  if (executor_) done += executor_->Poll(now_ns);
+  if (executor_ && executor_->IsDue(now_ns)) done += executor_->Poll(now_ns);
   if (!forgetting_.empty()) {
     Forgetting& forgetting = forgetting_.front();
     forgetting.position = otc_.ForgetNode(forgetting.node, forgetting.position, kForgetSlice);
@@ -301,6 +312,7 @@ int Home::Poll(TimeNs now_ns) {
     share_->held_bytes.store(held_bytes, std::memory_order_relaxed);
     if (held_bytes > opc_.capacity_bytes() / 8) NudgeOwing();
   }
+  if (done == 0 && IsQuiet()) quiet_until_ns_ = next_deadline_ns();
   return done;
 }
 

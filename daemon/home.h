@@ -87,7 +87,10 @@ class Home final : private RoundObserver,
 
   // Uploads, acknowledgements, deadlines, dead nodes: whatever goes on without a request. Returns
   // how much was done; 0 = idle.
-  int Poll(TimeNs now_ns);
+  int Poll(TimeNs now_ns) {
+    now_ns_ = now_ns;
+    return now_ns < quiet_until_ns_ ? 0 : PollAll();
+  }
 
   // Asks nodes that owe acknowledgements, once per invalidation: something waits for them. (Of
   // idle nodes that nobody waits for, those that have not answered for a quarter of the deadline
@@ -158,6 +161,8 @@ class Home final : private RoundObserver,
   int AdvanceUploads(TimeNs now_ns);
   bool AdvanceUpload(Upload* upload);  // true: the body is whole
   void EndUpload(const Upload& upload, const fabric::CallSaid* said, TimeNs now_ns);
+  void EndPut(const scheduler::Waiter& from, std::uint8_t flags, std::uint64_t key_hash,
+              std::uint64_t extent, std::uint64_t if_version);
   void CommitPut(const scheduler::Waiter& from, std::uint64_t key_hash, std::uint64_t extent,
                  std::uint64_t if_version);
 
@@ -188,12 +193,17 @@ class Home final : private RoundObserver,
   void EndGroup(const Upload& upload);
   bool CommitEffects(const Upload& upload, scheduler::Payload result);
 
+  int PollAll();
+  bool IsQuiet() const;
   bool CheckVersion(const scheduler::Waiter& from, const std::optional<Osc::Served>& served,
                     std::uint64_t if_version);
-  void Supersede(Change change, const std::optional<Osc::Served>& old);
+  void Supersede(Change* change, const std::optional<Osc::Served>& old);
   void Finish(const Change& change);
   void RunDeferred();
-  void EvictCold(std::uint64_t served_key_hash);
+  void EvictCold(std::uint64_t served_key_hash) {
+    if (otc_.IsCrowded()) EvictSome(served_key_hash);
+  }
+  void EvictSome(std::uint64_t served_key_hash);
   void Ask(NodeId node);  // once for what it owes this home now
   void CheckDebts();
   std::optional<FenceReason> CheckDebt(NodeId node);
@@ -249,7 +259,9 @@ class Home final : private RoundObserver,
   const fabric::Coherence coherence_;
   const TimeNs ack_deadline_ns_;
   const std::uint64_t quota_bytes_;
-  TimeNs now_ns_ = 0;                  // of the step that is being done
+  TimeNs now_ns_ = 0;  // of the step that is being done
+  // Until then nothing goes on here but what others begin: whatever they begin sets it to 0.
+  TimeNs quiet_until_ns_ = 0;
   TimeNs next_check_ns_ = 0;           // of debts
   std::uint64_t told_held_bytes_ = 0;  // what share_ says
   std::array<Node, fabric::kMaxNodes> node_;

@@ -114,6 +114,7 @@ void Home::OnLogged(const std::vector<LogOutcome>& outcomes, TimeNs now_ns) {
 
 void Home::OnGroupMessage(GroupMessage message, TimeNs now_ns) {
   now_ns_ = now_ns;
+  quiet_until_ns_ = 0;
   groups_.OnMessage(std::move(message));
   RunDeferred();
 }

@@ -77,42 +77,42 @@ bool Home::CheckVersion(const Waiter& from, const std::optional<Osc::Served>& se
 // A commit, in the order of protocol.md: first the invalidations, then the index, then the answer
 // (invariant 2). The OIC keeps the old extent until nobody can read it.
 // Model rule: GONE_NOT_ASKED, PUT_NEVER_WAITS, INVALIDATE_BEFORE_COMMIT, SYNC_WAITS
-void Home::Supersede(Change change, const std::optional<Osc::Served>& old) {
+void Home::Supersede(Change* change, const std::optional<Osc::Served>& old) {
   Otc::Superseded superseded;
   if (fabric::TracksSharers(coherence_)) {
-    superseded = change.extent != 0
-                     ? otc_.Put(change.key_hash, change.from.node, oic_.answering())
-                     : otc_.Delete(change.key_hash, change.from.node, oic_.answering());
+    superseded = change->extent != 0
+                     ? otc_.Put(change->key_hash, change->from.node, oic_.answering())
+                     : otc_.Delete(change->key_hash, change->from.node, oic_.answering());
     superseded.holders.Keep(oic_.present());
-    counters_.untracked += superseded.tracked || change.extent == 0 ? 0 : 1;
+    counters_.untracked += superseded.tracked || change->extent == 0 ? 0 : 1;
   }
-  change.tracked = superseded.tracked;
+  change->tracked = superseded.tracked;
   const bool blocks = coherence_ == fabric::Coherence::kSync && superseded.counts &&
                       fabric::Upholds(fabric::Rule::kSyncWaits);
   const bool keeps_old = fabric::Upholds(fabric::Rule::kReleaseAfterAck);
-  if (blocks) blocking_->Begin(change);
+  if (blocks) blocking_->Begin(*change);
   if (!superseded.holders.empty()) {
-    oic_.IssueRound({.key_hash = change.key_hash,
-                     .version = change.version,
+    oic_.IssueRound({.key_hash = change->key_hash,
+                     .version = change->version,
                      .extent = old && keeps_old ? old->extent : 0,
                      .extent_bytes = old ? opc_.LiveBytes(old->extent) : 0,
                      .holders = superseded.holders,
-                     .writer = change.from.node,
+                     .writer = change->from.node,
                      .counts = superseded.counts},
                     now_ns_);
   }
-  if (superseded.holders.Contains(change.from.node) &&
-      oic_.answering().Contains(change.from.node)) {
-    change.own_sequence = oic_.Issued(change.from.node);
-    change.old_extent = old && keeps_old ? old->extent : 0;
+  if (superseded.holders.Contains(change->from.node) &&
+      oic_.answering().Contains(change->from.node)) {
+    change->own_sequence = oic_.Issued(change->from.node);
+    change->old_extent = old && keeps_old ? old->extent : 0;
   }
   if (blocks) {
     NudgeOwing();  // somebody waits for them
     return;
   }
-  Finish(change);
+  Finish(*change);
   if (old && (superseded.holders.empty() || !keeps_old)) Discard(old->extent);
-  EvictCold(change.key_hash);
+  EvictCold(change->key_hash);
 }
 
 // Model rule: COMMIT_BEFORE_ANSWER
@@ -159,7 +159,7 @@ void Home::RunDeferred() {
 // Makes room in the directory. An entry stays until its sharers have acknowledged and read its
 // object no more: they are no sharers afterwards, so nobody would ask them again.
 // Model rule: EVICTION_RECORD_ABOVE, EVICTION_INVALIDATES
-void Home::EvictCold(std::uint64_t served_key_hash) {
+void Home::EvictSome(std::uint64_t served_key_hash) {
   constexpr int kEvictions = 2;  // per request, which adds one entry
   constexpr std::uint64_t kEntryBudget = 256;
   for (int i = 0; i < kEvictions && otc_.IsCrowded(); ++i) {
@@ -221,12 +221,12 @@ void Home::CommitPut(const Waiter& from, std::uint64_t key_hash, std::uint64_t e
     FailFull(from, 0, 0);
     return;
   }
-  Supersede({.from = from,
-             .key_hash = key_hash,
-             .slot = slot,
-             .extent = extent,
-             .version = opc_.NextVersion()},
-            old);
+  Change change{.from = from,
+                .key_hash = key_hash,
+                .slot = slot,
+                .extent = extent,
+                .version = opc_.NextVersion()};
+  Supersede(&change, old);
 }
 
 void Home::Delete(const Waiter& from, std::uint64_t key_hash, std::string_view key,
@@ -250,8 +250,9 @@ void Home::Delete(const Waiter& from, std::uint64_t key_hash, std::string_view k
                       {.key_hash = key_hash, .if_version = if_version, .key = std::string(key)});
     return;
   }
-  Supersede({.from = from, .key_hash = key_hash, .slot = old->slot, .version = opc_.NextVersion()},
-            old);
+  Change change{
+      .from = from, .key_hash = key_hash, .slot = old->slot, .version = opc_.NextVersion()};
+  Supersede(&change, old);
 }
 
 void Home::Create(const Waiter& from, std::uint64_t key_hash, std::string_view key,
@@ -325,15 +326,32 @@ void Home::BeginPut(const Waiter& from, const Request& request, std::uint64_t ke
       !CheckVersion(from, osc_.Translate(key_hash, key), request.argument)) {
     return;
   }
-  Upload upload = MakeUpload(from, request);
-  upload.key_hash = key_hash;
-  upload.extent = opc_.Begin(key_hash, key, request.payload_bytes);
-  if (upload.extent == 0) {
-    FailFull(from, key.size(), request.payload_bytes);
+  const std::uint64_t payload_bytes = request.payload_bytes;
+  const std::uint64_t extent = opc_.Begin(key_hash, key, payload_bytes);
+  if (extent == 0) {
+    FailFull(from, key.size(), payload_bytes);
     return;
   }
-  upload.payload = Opc::PayloadAt(upload.extent, key.size(), request.payload_bytes);
+  const std::uint64_t payload = Opc::PayloadAt(extent, key.size(), payload_bytes);
+  if ((request.flags & fabric::kBodyStaged) == 0) {
+    opc_.Fill(payload, 0, request.body + key.size(), payload_bytes, payload_bytes);
+    EndPut(from, request.flags, key_hash, extent, request.argument);
+    return;
+  }
+  Upload upload = MakeUpload(from, request);
+  upload.key_hash = key_hash;
+  upload.extent = extent;
+  upload.payload = payload;
   Receive(upload, request, nullptr, now_ns);
+}
+
+void Home::EndPut(const Waiter& from, std::uint8_t flags, std::uint64_t key_hash,
+                  std::uint64_t extent, std::uint64_t if_version) {
+  if ((flags & fabric::kKeepBack) != 0) {
+    KeepBack(from, key_hash, extent);
+  } else {
+    CommitPut(from, key_hash, extent, if_version);
+  }
 }
 
 // The payload, to where it belongs. `said`: of a call.
@@ -391,12 +409,8 @@ bool Home::AdvanceUpload(Upload* upload) {
 void Home::EndUpload(const Upload& upload, const fabric::CallSaid* said, TimeNs now_ns) {
   switch (upload.op) {
     case Op::kPut:
-      if ((upload.flags & fabric::kKeepBack) != 0) {
-        KeepBack({upload.node, upload.lane, upload.request_id}, upload.key_hash, upload.extent);
-        return;
-      }
-      CommitPut({upload.node, upload.lane, upload.request_id}, upload.key_hash, upload.extent,
-                upload.argument);
+      EndPut({upload.node, upload.lane, upload.request_id}, upload.flags, upload.key_hash,
+             upload.extent, upload.argument);
       return;
     case Op::kCall:
     case Op::kStart:

@@ -28,8 +28,12 @@ class Mailbox {
   }
 
   // Costs one load when there is nothing.
-  int Run() {
-    if (!has_jobs_.load()) return 0;
+  int Run() { return has_jobs_.load() ? RunAll() : 0; }
+
+  const fabric::Doorbell& doorbell() const { return doorbell_; }
+
+ private:
+  int RunAll() {
     std::vector<Job> jobs;
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -40,9 +44,6 @@ class Mailbox {
     return static_cast<int>(jobs.size());
   }
 
-  const fabric::Doorbell& doorbell() const { return doorbell_; }
-
- private:
   fabric::Doorbell doorbell_;
   std::atomic<bool> has_jobs_{false};
   std::mutex mutex_;

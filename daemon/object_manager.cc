@@ -347,17 +347,21 @@ std::uint64_t ObjectManager::Allocate(std::uint64_t bytes) {
   State& state = *state_;
   if (state.adopting) FinishAdopting();
   std::uint64_t offset = 0;
+  std::uint64_t taken = 0;
   if (bytes <= kMaxSlabExtentBytes) {
-    offset = state.TakeFromSlab(BucketOf(std::max<std::uint64_t>(bytes, 1)));
+    const int bucket = BucketOf(std::max<std::uint64_t>(bytes, 1));
+    offset = state.TakeFromSlab(bucket);
+    taken = kScale[static_cast<std::size_t>(bucket)].bytes;
   } else if (bytes <= capacity_bytes()) {
     const std::uint32_t first = state.TakeRun((bytes + kPage - 1) / kPage, 1);
     if (first != kNone) {
       state.page[first].kind = State::kRun;
       offset = state.OffsetOf(first);
+      taken = state.page[first].run_pages * kPage;
     }
   }
   if (offset == 0) return 0;
-  state.used_bytes += BucketBytes(bytes);
+  state.used_bytes += taken;
   ++state.live_extents;
   return offset;
 }

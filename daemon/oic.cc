@@ -95,10 +95,10 @@ void Oic::IssueRound(const RoundSpec& spec, TimeNs now_ns) {
   round.quarantined = spec.holders;
   round.quarantined.Remove(answering_);
   held_bytes_ += spec.extent_bytes;
-  spec.holders.ForEach([&](NodeId node) { node_[node].held_bytes += spec.extent_bytes; });
-  // A copy: a fenced node alone may end the round when it goes, and nothing below waits for it.
-  const NodeSet waiting = round.waiting;
-  waiting.ForEach([&](NodeId node) { IssueTo(node, index, now_ns); });
+  spec.holders.ForEach([&](NodeId node) {
+    node_[node].held_bytes += spec.extent_bytes;
+    if (answering_.Contains(node)) IssueTo(node, index, now_ns);
+  });
 }
 
 void Oic::OwesNothing(NodeId node) {
@@ -277,11 +277,13 @@ void Oic::AdvanceRound(RoundIndex index) {
   Round& round = round_[index];
   const bool is_over = round.waiting.empty() && round.holding.empty() &&
                        round.quarantined.empty() && !round.in_held_list;
-  NodeSet others = round.waiting;
-  if (round.spec.writer != RoundSpec::kNoWriter) others.Remove(round.spec.writer);
-  if (round.spec.counts && (round.spec.is_eviction ? is_over : others.empty())) {
-    round.spec.counts = false;
-    observer_->OnAcknowledged(round.spec);
+  if (round.spec.counts) {
+    NodeSet others = round.waiting;
+    if (round.spec.writer != RoundSpec::kNoWriter) others.Remove(round.spec.writer);
+    if (round.spec.is_eviction ? is_over : others.empty()) {
+      round.spec.counts = false;
+      observer_->OnAcknowledged(round.spec);
+    }
   }
   if (!is_over) return;
   round.live = false;

@@ -98,9 +98,8 @@ class Oic {
   // Looks for new acknowledgements of the nodes that owe some, and at rounds that wait for hold
   // tables; returns how many rounds moved on. Costs one load per owing node and one per node that
   // holds something.
-  int Poll(fabric::TimeNs now_ns) {
-    return owing_.empty() && holding_.empty() && to_sweep_ == 0 ? 0 : PollNodes(now_ns);
-  }
+  int Poll(fabric::TimeNs now_ns) { return IsQuiet() ? 0 : PollNodes(now_ns); }
+  bool IsQuiet() const { return owing_.empty() && holding_.empty() && to_sweep_ == 0; }
   static constexpr fabric::TimeNs kLookIntervalNs = 1'000'000;
 
   std::uint64_t Issued(NodeId node) const { return node_[node].issued; }

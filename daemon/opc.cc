@@ -49,16 +49,15 @@ bool Opc::Release(std::uint64_t extent) {
   return true;
 }
 
-std::optional<std::string_view> Opc::KeyOf(std::uint64_t extent, std::uint64_t key_hash,
-                                           KeyBuffer* buffer) const {
-  if (!pool_->trusted()) return header(extent)->key();
-  const std::optional<ExtentHeader> copy = share_->index.view().CheckedHeaderAt(extent);
-  if (!copy || copy->key_hash != key_hash ||
-      fabric::ExtentBytes(copy->key_bytes, copy->payload_bytes) > LiveBytes(extent)) {
+std::optional<std::string_view> Opc::CheckedKeyOf(std::uint64_t extent, std::uint64_t key_hash,
+                                                  KeyBuffer* buffer) const {
+  ExtentHeader copy;
+  if (!share_->index.view().CopyHeader(extent, &copy) || copy.key_hash != key_hash ||
+      fabric::ExtentBytes(copy.key_bytes, copy.payload_bytes) > LiveBytes(extent)) {
     return std::nullopt;
   }
-  std::memcpy(buffer->data(), header(extent)->key_data(), copy->key_bytes);
-  const std::string_view key(buffer->data(), copy->key_bytes);
+  std::memcpy(buffer->data(), header(extent)->key_data(), copy.key_bytes);
+  const std::string_view key(buffer->data(), copy.key_bytes);
   if (fabric::KeyHash(key) != key_hash) return std::nullopt;
   return key;
 }

@@ -55,7 +55,9 @@ class Opc {
   // write to its header, and this one's no longer says what it did. Copied to `buffer` there.
   using KeyBuffer = std::array<char, fabric::kMaxKeyBytes>;
   std::optional<std::string_view> KeyOf(std::uint64_t extent, std::uint64_t key_hash,
-                                        KeyBuffer* buffer) const;
+                                        KeyBuffer* buffer) const {
+    return pool_->trusted() ? CheckedKeyOf(extent, key_hash, buffer) : header(extent)->key();
+  }
 
   const fabric::ExtentHeader* header(std::uint64_t extent) const {
     return reinterpret_cast<const fabric::ExtentHeader*>(pool_->data() + extent);
@@ -64,6 +66,8 @@ class Opc {
   std::uint64_t capacity_bytes() const { return share_->objects.capacity_bytes(); }
 
  private:
+  std::optional<std::string_view> CheckedKeyOf(std::uint64_t extent, std::uint64_t key_hash,
+                                               KeyBuffer* buffer) const;
   fabric::ExtentHeader* mutable_header(std::uint64_t extent) const {
     return reinterpret_cast<fabric::ExtentHeader*>(pool_->data() + extent);
   }

@@ -26,6 +26,7 @@ std::uint64_t HeapShare::AllocateIndexBucket(std::byte* region) {
 
 Pool::Pool(PoolOptions options, fabric::Region region)
     : options_(std::move(options)),
+      trusted_(options_.access == "trusted"),
       coherence_(fabric::ParseCoherence(options_.coherence).value_or(fabric::Coherence::kStrict)),
       region_(std::move(region)) {}
 

@@ -69,7 +69,7 @@ class Pool {
   // Of a pool of durability `log`; else null. Set before the first home is made, and outlives them.
   Journal* journal() const { return journal_; }
   void set_journal(Journal* journal) { journal_ = journal; }
-  bool trusted() const { return options_.access == "trusted"; }
+  bool trusted() const { return trusted_; }
 
   // What happened to an existing region's objects at Open.
   std::uint64_t recovered_objects() const { return recovered_objects_; }
@@ -83,6 +83,7 @@ class Pool {
   bool RecoverSlot(const fabric::IndexSlot& slot, std::uint64_t* max_version);
 
   PoolOptions options_;
+  bool trusted_;
   fabric::Coherence coherence_;
   fabric::Region region_;
   Journal* journal_ = nullptr;

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <future>
 
 #include "absl/status/status.h"
@@ -62,6 +61,7 @@ Shard::Shard(int index, std::vector<Pool*> pools, const LinkOptions& link,
     : index_(index),
       pools_(std::move(pools)),
       link_(link),
+      is_link_emulated_(link.enabled()),
       observer_(std::move(observer)),
       mailbox_(std::move(mail)),
       epoll_(std::move(epoll)) {
@@ -98,20 +98,20 @@ void Shard::AttachNode(NodeId node, std::string_view name, int pool_index, const
                        int socket) {
   const fabric::LinkDirection to_node(link_, (std::uint64_t{node} << 32) + 1);
   node_[node].emplace(port, socket, &home(pool_index), index_, to_node);
-  attached_.push_back(node);
+  attached_.emplace_back(node, &*node_[node]);
   home(pool_index).AttachNode(node, name);
 }
 
 void Shard::FenceNode(NodeId node) {
   if (!node_[node]) return;  // gone meanwhile
-  std::erase(attached_, node);
+  std::erase_if(attached_, [node](const auto& attached) { return attached.first == node; });
   node_[node]->invalidations.Fence();
   node_[node]->home->FenceNode(node);
   WakeAnswered();
 }
 
 void Shard::ForgetNode(NodeId node) {
-  std::erase(attached_, node);
+  std::erase_if(attached_, [node](const auto& attached) { return attached.first == node; });
   node_[node]->home->ForgetNode(node);
   WakeAnswered();  // nothing may point into its port afterwards
   node_[node].reset();
@@ -132,13 +132,12 @@ void Shard::Run() {
 }
 
 int Shard::PollOnce() {
-  if (link_.enabled() || polls_++ % kPollsPerClockReading == 0) {
+  if (is_link_emulated_ || polls_++ % kPollsPerClockReading == 0) {
     now_ns_ = fabric::RealClock::ReadNow();
   }
   int done = mailbox_.Run();
-  for (const NodeId node : attached_) {
-    NodeState& state = *node_[node];
-    if (state.requests.Peek() != nullptr) done += PollNode(node, &state);
+  for (const auto& [node, state] : attached_) {
+    if (state->requests.Peek() != nullptr) done += PollNode(node, state);
   }
   for (const auto& home : homes_) done += home->Poll(now_ns_);
   if (!answered_.empty()) WakeAnswered();
@@ -152,9 +151,10 @@ int Shard::PollNode(NodeId node, NodeState* state) {
     if (slot == nullptr) break;
     // Copied before it is looked at: the node can still write to the slot.
     Request request;
-    std::memcpy(&request, slot, sizeof(request));
-    const bool is_on_its_way = link_.enabled() && request.visible_at_ns > now_ns_;
-    const bool is_lie = is_on_its_way && request.visible_at_ns - now_ns_ > kLongestFlightNs;
+    fabric::CopyRequest(*slot, &request);
+    const TimeNs visible_at_ns = is_link_emulated_ ? slot->visible_at_ns : 0;
+    const bool is_on_its_way = visible_at_ns > now_ns_;
+    const bool is_lie = is_on_its_way && visible_at_ns - now_ns_ > kLongestFlightNs;
     if (is_on_its_way && !is_lie) return taken + 1;  // do not sleep
     state->requests.Consume();
     ++taken;
@@ -209,7 +209,7 @@ void Shard::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_
   // the same through the request that we answer.
   (void)lane->done_id.load(std::memory_order_acquire);
   lane->SetReply(reply);
-  if (link_.enabled()) {
+  if (is_link_emulated_) {
     lane->SetVisibleAt(state.to_node.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload_bytes,
                                                /*is_call=*/false));
   }
@@ -283,7 +283,7 @@ void Shard::PostLogged(int pool_index, std::vector<LogOutcome> outcomes) {
 void Shard::Issue(NodeId node, std::uint64_t sequence, const fabric::Invalidation& invalidation) {
   NodeState& state = *node_[node];
   fabric::Invalidation stamped = invalidation;
-  if (link_.enabled()) {
+  if (is_link_emulated_) {
     stamped.visible_at_ns = state.to_node.VisibleAt(now_ns_, sizeof(stamped), /*is_call=*/false);
   }
   state.invalidations.Issue(sequence, stamped);

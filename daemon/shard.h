@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -115,10 +116,11 @@ class Shard final : private NodeGate {
   const std::vector<Pool*> pools_;
   std::vector<Shard*> shards_;  // by index; set on this shard's thread
   const LinkOptions link_;
+  const bool is_link_emulated_;
   const Observer observer_;
   std::vector<std::unique_ptr<Home>> homes_;
   std::array<std::optional<NodeState>, fabric::kMaxNodes> node_;
-  std::vector<NodeId> attached_;
+  std::vector<std::pair<NodeId, NodeState*>> attached_;
   std::vector<fabric::Lane*> answered_;  // since the last WakeAnswered
   TimeNs now_ns_ = 0;
   std::uint32_t polls_ = 0;

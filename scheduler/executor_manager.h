@@ -101,8 +101,13 @@ class ExecutorManager {
   // The node's workers, functions, attempts and calls go with it.
   void ForgetNode(NodeId node);
 
-  // Places what can be placed and ends what is past its deadline; returns how many moved.
+  // Places what can be placed and ends what is past its deadline; returns how many moved. There is
+  // something to do only if IsDue.
   int Poll(TimeNs now_ns);
+  bool IsDue(TimeNs now_ns) const {
+    return (queued_ > 0 && (has_changed_ || waits_for_acks_)) ||
+           (!due_.empty() && due_.next_ns() <= now_ns);
+  }
   bool has_queued() const { return queued_ > 0; }
   // The earliest deadline, or ~0.
   TimeNs next_deadline_ns() const { return due_.empty() ? ~TimeNs{0} : due_.next_ns(); }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "fabric/check.h"
 
@@ -125,17 +126,19 @@ void Cache::ApplyIssued(int shard, fabric::TimeNs now_ns) {
 void Cache::DropOlder(std::uint64_t key_hash, std::uint64_t version) {
   Bucket& bucket = BucketOf(key_hash);
   for (int slot = 0; slot < Bucket::kSlots; ++slot) {
-    const std::uint64_t extent = bucket.word[slot].load() & ~kVisited;
-    if (extent == 0 || bucket.key_hash[slot].load() != key_hash) continue;
+    // Relaxed: nobody else writes, under the lock.
+    if (bucket.key_hash[slot].load(std::memory_order_relaxed) != key_hash) continue;
+    if ((bucket.word[slot].load(std::memory_order_relaxed) & ~kVisited) == 0) continue;
     // A newer version stays: our own put, or a later get.
     if (version_[SlotIndex(&bucket, slot)] < version) EmptySlot(&bucket, slot);
+    return;  // there is no other
   }
 }
 
 // Model rule: APPLY_RECORD
 void Cache::ApplyOne(std::uint64_t sequence, const Invalidation& invalidation) {
   DropOlder(invalidation.key_hash, invalidation.version);
-  for (Fill* fill : fills_) {
+  for (Fill* fill = fills_; fill != nullptr; fill = fill->next_) {
     if (fill->key_hash_ == invalidation.key_hash) fill->Overtake(invalidation.version, sequence);
   }
   if (invalidation.old_extent != 0) HoldIfPinned(invalidation.old_extent);
@@ -147,7 +150,7 @@ void Cache::ApplyOne(std::uint64_t sequence, const Invalidation& invalidation) {
 // Model rule: DROP_ALL_ON_OVERFLOW
 void Cache::DropAll(int shard, std::uint64_t first) {
   EmptyAllSlots();
-  for (Fill* fill : fills_) {
+  for (Fill* fill = fills_; fill != nullptr; fill = fill->next_) {
     if (fill->shard_ != shard) continue;
     fill->Overtake(~std::uint64_t{0}, first);  // by what, nobody knows
   }
@@ -161,7 +164,7 @@ void Cache::DropAll(int shard, std::uint64_t first) {
 void Cache::Acknowledge(int shard) {
   ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
   std::uint64_t sequence = drain.applied.load(std::memory_order_relaxed);  // under the lock
-  for (Fill* fill : fills_) {
+  for (Fill* fill = fills_; fill != nullptr; fill = fill->next_) {
     if (fill->shard_ != shard || mode_ == fabric::Coherence::kSync) continue;
     if (!fabric::Upholds(fabric::Rule::kFillDelaysAck)) continue;
     sequence = std::min(sequence, fill->overtaken_at_sequence_ - 1);
@@ -175,9 +178,8 @@ void Cache::Acknowledge(int shard) {
 // Fills.
 
 // Model rule: SYNC_OWN_PUT_NOT_FOLLOWED, FOLLOW_NOT_OVERTAKEN
-Cache::Miss Cache::BeginGet(std::uint64_t key_hash, bool follows) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (Fill* fill : fills_) {
+Cache::Miss Cache::BeginFill(std::uint64_t key_hash, bool follows) {
+  for (Fill* fill = fills_; fill != nullptr; fill = fill->next_) {
     if (!follows) break;
     if (fill->key_hash_ != key_hash || fill->overtaken_by_version_ != 0) continue;
     if (!MayInsert(key_hash)) break;  // invariant 4: a put of ours may have overtaken it
@@ -185,12 +187,27 @@ Cache::Miss Cache::BeginGet(std::uint64_t key_hash, bool follows) {
     ++fill->users_;
     return {fill, false};
   }
-  if (free_fills_.empty()) free_fills_.push_back(&fill_pool_.emplace_back());
-  Fill* fill = free_fills_.back();
-  free_fills_.pop_back();
+  if (free_fills_ == nullptr) free_fills_ = &fill_pool_.emplace_back();
+  Fill* fill = std::exchange(free_fills_, free_fills_->next_);
   fill->Begin(key_hash, static_cast<int>(view_.ShardOf(key_hash)));
-  fills_.push_back(fill);
+  fill->next_ = std::exchange(fills_, fill);
   return {fill, true};
+}
+
+Cache::Miss Cache::BeginGet(std::uint64_t key_hash, bool follows) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return BeginFill(key_hash, follows);
+}
+
+Cache::Looked Cache::LookAgain(const Wanted& wanted, bool may_begin, bool follows,
+                               fabric::TimeNs now_ns) {
+  const int shard = static_cast<int>(view_.ShardOf(wanted.key_hash));
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!MayHit(shard)) ApplyIssued(shard, now_ns);
+  Looked looked;
+  if (!is_fenced()) looked.hit = Lookup(wanted.key_hash, wanted.key, wanted.table);
+  if (!looked.hit && may_begin) looked.miss = BeginFill(wanted.key_hash, follows);
+  return looked;
 }
 
 // Model rule: SYNC_OVERTAKEN_ASKS_AGAIN, OVERTAKEN_FILL_NOT_CACHED
@@ -220,29 +237,29 @@ Cache::Ended Cache::EndGet(Fill* fill, std::uint64_t version, Place place, PinTa
   } else if (PrivateCopy::IsPlace(place)) {
     FreeCopy(place);
   }
-  fill->state_.store(pinned ? Fill::kFilled : Fill::kAbandoned);
-  return {pinned, Resolve(fill)};
+  return {pinned, Resolve(fill, pinned.has_value())};
 }
 
 bool Cache::AbandonFill(Fill* fill) {
   std::lock_guard<std::mutex> lock(mutex_);
-  fill->state_.store(Fill::kAbandoned);
-  return Resolve(fill);
+  return Resolve(fill, false);
 }
 
 // Whether it was overtaken.
 // Model rule: FILL_RESOLVES
-bool Cache::Resolve(Fill* fill) {
-  fills_.erase(std::find(fills_.begin(), fills_.end(), fill));
+bool Cache::Resolve(Fill* fill, bool is_filled) {
+  Fill** link = &fills_;
+  while (*link != fill) link = &(*link)->next_;
+  *link = fill->next_;
   const bool was_overtaken = fill->overtaken_by_version_ != 0;
   if (was_overtaken) Acknowledge(fill->shard_);
-  if (fill->followers_ > 0) fill->state_.notify_all();
+  fill->End(is_filled ? Fill::kFilled : Fill::kAbandoned);
   Leave(fill);
   return was_overtaken;
 }
 
 void Cache::Leave(Fill* fill) {
-  if (--fill->users_ == 0) free_fills_.push_back(fill);
+  if (--fill->users_ == 0) fill->next_ = std::exchange(free_fills_, fill);
 }
 
 std::optional<PinnedExtent> Cache::Followed(Fill* fill) {
@@ -303,6 +320,7 @@ bool Cache::MayInsert(std::uint64_t key_hash) const {
 void Cache::EndPut(PutId id, std::uint64_t key_hash, const Written& written,
                    fabric::TimeNs now_ns) {
   std::lock_guard<std::mutex> lock(mutex_);
+  ++counters_.puts;
   const bool was_overtaken = id != 0 && ForgetPut(id, key_hash, written.version);
   const int shard = static_cast<int>(view_.ShardOf(key_hash));
   ShardDrain& drain = *drains_[static_cast<std::size_t>(shard)];
@@ -310,7 +328,7 @@ void Cache::EndPut(PutId id, std::uint64_t key_hash, const Written& written,
   const bool is_own_next = written.has_own_record && written.issued == applied + 1;
   const bool replaces = fabric::Upholds(fabric::Rule::kOwnPutReplaces);
   if (is_own_next || replaces) {
-    for (Fill* fill : fills_) {
+    for (Fill* fill = fills_; fill != nullptr; fill = fill->next_) {
       // What it brings may be older than what this put's caller is about to rely on.
       if (fill->key_hash_ != key_hash) continue;
       fill->Overtake(written.version, is_own_next ? written.issued : Fill::kNoSequence);
@@ -364,10 +382,14 @@ bool Cache::Insert(std::uint64_t key_hash, std::uint64_t version, Place place,
   for (int slot = 0; slot < Bucket::kSlots; ++slot) {
     const std::uint64_t word = bucket.word[slot].load();
     const std::uint64_t other = word & ~kVisited;
-    const bool is_same = other != 0 && bucket.key_hash[slot].load() == key_hash;
-    // Somebody was faster.
-    if (is_same && version_[SlotIndex(&bucket, slot)] >= version) return false;
-    const int rank = is_same ? 0 : other == 0 ? 1 : (word & kVisited) == 0 ? 2 : 3;
+    if (other != 0 && bucket.key_hash[slot].load(std::memory_order_relaxed) == key_hash) {
+      // Somebody was faster.
+      if (version_[SlotIndex(&bucket, slot)] >= version) return false;
+      best_rank = 0;
+      chosen = slot;
+      break;
+    }
+    const int rank = other == 0 ? 1 : (word & kVisited) == 0 ? 2 : 3;
     if (rank >= best_rank) continue;
     best_rank = rank;
     chosen = slot;
@@ -388,8 +410,10 @@ bool Cache::Insert(std::uint64_t key_hash, std::uint64_t version, Place place,
       EmptySlot(&bucket, chosen);
       ++counters_.evictions;
     }
-    bucket.key_hash[chosen].store(key_hash);
-    bucket.word[chosen].store(place);
+    // Release: a lookup that finds this word finds the hash, or a later one, when it looks again.
+    // That an entry is new need not be seen at once.
+    bucket.key_hash[chosen].store(key_hash, std::memory_order_relaxed);
+    bucket.word[chosen].store(place, std::memory_order_release);
     eviction_.Insert(index, key_hash, bytes);
   }
   if (eviction_.bytes() > limit_bytes_) EvictToLimit();

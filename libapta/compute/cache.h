@@ -141,6 +141,19 @@ class Cache {
   };
   // `follows`: whether it may wait for another's.
   Miss BeginGet(std::uint64_t key_hash, bool follows = true);
+  // A get of a mode with sharers that has looked in vain: applies what has been issued, where hits
+  // wait for that, looks again, and begins, if `may_begin`. Not before it was seen that nothing
+  // is_fenced: then there is no hit. A hit has no fill.
+  struct Looked {
+    std::optional<PinnedExtent> hit;
+    Miss miss{nullptr, false};
+  };
+  struct Wanted {
+    std::uint64_t key_hash;
+    std::string_view key;
+    PinTable* table;
+  };
+  Looked LookAgain(const Wanted& wanted, bool may_begin, bool follows, fabric::TimeNs now_ns);
   // What the home answered to a get: `place` holds the version. Caches it, unless overtaken, and
   // returns it pinned for the leader; followers get pins of their own. No pin: the version cannot
   // be handed out (in `sync`, when it was overtaken), and the get must ask again.
@@ -185,6 +198,7 @@ class Cache {
   struct Counters {
     std::uint64_t objects = 0;
     std::uint64_t bytes = 0;
+    std::uint64_t puts = 0;  // that have ended
     std::uint64_t invalidations_applied = 0;
     std::uint64_t evictions = 0;
   };
@@ -217,16 +231,18 @@ class Cache {
   Bucket& BucketOf(std::uint64_t key_hash) const { return bucket_[key_hash & bucket_mask_]; }
   // Of a version that the home has just named; nullptr: not in the heap, or it claims what is not.
   const fabric::ExtentHeader* NewHeaderAt(Place place) const {
-    return PrivateCopy::IsPlace(place) ? PrivateCopy::At(place)->header() : view_.HeaderAt(place);
+    const bool is_readable = PrivateCopy::IsPlace(place) || view_.IsInHeap(place);
+    return is_readable ? HeaderAt(place) : nullptr;
   }
-  // Of one that is cached, or was: its header was checked then, and does not change before the
-  // extent is reused (invariant 1), unless clients may write to the heap.
+  // The home has written it, checks it before it names it, and does not change it before the extent
+  // is reused (invariant 1), unless clients may write to the heap.
   const fabric::ExtentHeader* HeaderAt(Place place) const {
     if (PrivateCopy::IsPlace(place)) return PrivateCopy::At(place)->header();
     return clients_write_ ? view_.HeaderAt(place) : view_.UncheckedHeaderAt(place);
   }
   std::uint64_t VersionAt(Place place) const;
   void ApplyIssued(int shard, fabric::TimeNs now_ns);
+  Miss BeginFill(std::uint64_t key_hash, bool follows);
   void ApplyOne(std::uint64_t sequence, const fabric::Invalidation& invalidation);
   void DropOlder(std::uint64_t key_hash, std::uint64_t version);
   bool MayInsert(std::uint64_t key_hash) const;
@@ -244,8 +260,8 @@ class Cache {
   void Hold(std::uint64_t extent);
   void HoldIfPinned(std::uint64_t extent);
   void FreeCopy(Place place);
-  bool Resolve(Fill* fill);
-  void Leave(Fill* fill);
+  bool Resolve(Fill* fill, bool is_filled);
+  void Leave(Fill* fill);  // under the lock
 
   const fabric::IndexView view_;
   const fabric::Coherence mode_;
@@ -265,10 +281,10 @@ class Cache {
 
   mutable std::mutex mutex_;
 
-  std::vector<Fill*> fills_;       // unresolved
-  std::deque<Fill> fill_pool_;     // all that there ever were
-  std::vector<Fill*> free_fills_;  // of them
-  std::vector<Put> puts_;          // noted, under way
+  std::deque<Fill> fill_pool_;  // all that there ever were, each in one of two lists
+  Fill* fills_ = nullptr;       // unresolved
+  Fill* free_fills_ = nullptr;  // or resolved, with users
+  std::vector<Put> puts_;       // noted, under way
   PutId last_put_ = 0;
   Eviction eviction_;                                          // of the slots, by bytes
   std::vector<std::pair<std::uint64_t, std::uint64_t>> held_;  // extent, slot of the hold table
@@ -298,6 +314,12 @@ class Cache::Fill {
     users_ = 1;
     state_.store(kOutstanding, std::memory_order_relaxed);  // nobody else has it yet
   }
+  void End(State state) {
+    // Relaxed where nobody waits: others look at it under the cache's lock.
+    if (followers_ == 0) return state_.store(state, std::memory_order_relaxed);
+    state_.store(state);
+    state_.notify_all();
+  }
   void Overtake(std::uint64_t version, std::uint64_t sequence) {
     overtaken_by_version_ = std::max(overtaken_by_version_, version);
     overtaken_at_sequence_ = std::min(overtaken_at_sequence_, sequence);
@@ -310,6 +332,7 @@ class Cache::Fill {
   std::uint64_t overtaken_at_sequence_ = kNoSequence;
   std::uint64_t followers_ = 0;
   std::uint64_t users_ = 0;  // the leader, and followers that have not left; 0 = free
+  Fill* next_ = nullptr;     // in the cache's list
   PinnedExtent result_;
   std::atomic<std::uint32_t> state_{kOutstanding};
 };

@@ -29,6 +29,7 @@ void GhostTable::Remember(std::uint64_t key_hash) {
 }
 
 bool GhostTable::Take(std::uint64_t key_hash, std::uint64_t length) {
+  if (now_ == 0) return false;  // nothing was evicted yet: the table's lines stay untouched
   const std::uint32_t fingerprint = FingerprintOf(key_hash);
   for (Ghost& ghost : BucketOf(key_hash).ghost) {
     if (ghost.fingerprint != fingerprint) continue;

@@ -22,27 +22,43 @@ Getc::~Getc() {
   if (got_.pinned) got_.pinned->pin->Drop();
 }
 
-Getc::Step Getc::Begin(bool home_sleeps) {
+Getc::Step Getc::Begin(bool home_sleeps, fabric::TimeNs now_ns) {
   if (IsDead(*cache_)) return Step::kDead;
   was_unregistered_ = home_sleeps && cache_->mode() != Coherence::kUncached;
-  if (was_unregistered_) return Step::kReadHeap;
+  if (!fabric::TracksSharers(cache_->mode())) return home_sleeps ? Step::kReadHeap : BeginAgain();
+  const Cache::Looked looked =
+      cache_->LookAgain({key_hash_, key_, table_}, !home_sleeps, follows_, now_ns);
+  if (looked.hit) {
+    was_unregistered_ = false;
+    got_.pinned = looked.hit;
+    return Vouched(Step::kFound);
+  }
+  return home_sleeps ? Step::kReadHeap : Lead(looked.miss);
+}
+
+// What was found, or read, will not do.
+Getc::Step Getc::BeginAgain() {
+  if (IsDead(*cache_)) return Step::kDead;
+  was_unregistered_ = false;
   switch (cache_->mode()) {
     case Coherence::kStrict:
     case Coherence::kLazy:
-    case Coherence::kSync: {
-      // A fill that has not been overtaken is as good as an answer to us: what it brings was not
-      // superseded before we began (strict, sync), or nobody minds (lazy).
-      const Cache::Miss miss = cache_->BeginGet(key_hash_, follows_);
-      fill_ = miss.fill;
-      leads_ = miss.leads;
-      return miss.leads ? Step::kAsk : Step::kFollow;
-    }
+    case Coherence::kSync:
+      return Lead(cache_->BeginGet(key_hash_, follows_));
     case Coherence::kVersioned:
       return Ask();
     case Coherence::kUncached:
       return Step::kReadHeap;
   }
   return Step::kReadHeap;
+}
+
+// A fill that has not been overtaken is as good as an answer to us: what it brings was not
+// superseded before we began (strict, sync), or nobody minds (lazy).
+Getc::Step Getc::Lead(const Cache::Miss& miss) {
+  fill_ = miss.fill;
+  leads_ = miss.leads;
+  return miss.leads ? Step::kAsk : Step::kFollow;
 }
 
 // Each get asks for itself: the answer to another one may be older than our question.
@@ -75,14 +91,16 @@ Getc::Step Getc::OnReply(const Reply& reply) {
         cache_->view(), {.extent = reply.extent_offset, .version = reply.version}, key_);
     if (copy == nullptr) {  // superseded, and its extent in use again; or another key's
       AbandonFill();
-      return Begin();
+      return BeginAgain();
     }
     place = copy.release()->place();
   }
   const Cache::Ended ended =
       cache_->EndGet(std::exchange(fill_, nullptr), reply.version, place, table_);
   held_back_ = held_back_ || ended.was_overtaken;
-  return ended.pinned ? Found(*ended.pinned) : Begin();
+  if (!ended.pinned) return BeginAgain();
+  got_.pinned = ended.pinned;
+  return Vouched(Step::kFound);
 }
 
 void Getc::OnNoReply() { AbandonFill(); }
@@ -97,7 +115,7 @@ Getc::Step Getc::OnReadHeap() {
     const auto at = cache_->view().LocateUnregistered(key_hash_, key_);
     if (cache_->view().QuietGroups() != groups) return Vouched(Step::kReadHeap);
     if (!at) return Vouched(Step::kNotFound);
-    if (!MayRead(*at)) return Begin();
+    if (!MayRead(*at)) return BeginAgain();
     PrivateCopy::Owner copy = PrivateCopy::Make(cache_->view(), *at, key_);
     if (copy == nullptr) continue;
     if (cache_->mode() == Coherence::kVersioned) {
@@ -110,21 +128,19 @@ Getc::Step Getc::OnReadHeap() {
 }
 
 bool Getc::MayRead(const fabric::IndexView::Place& place) const {
-  if (!was_unregistered_) return true;
-  const auto header = cache_->view().CheckedHeaderAt(place.extent);
-  return !header || header->payload_bytes <= kSmallBytes;  // superseded: Make looks again
+  return !was_unregistered_ || place.header.payload_bytes <= kSmallBytes;
 }
 
 Getc::Step Getc::OnFillEnded() {
   const std::optional<PinnedExtent> pinned = cache_->Followed(std::exchange(fill_, nullptr));
-  return pinned ? Found(*pinned) : Begin();
+  return pinned ? Found(*pinned) : BeginAgain();
 }
 
-// Another key may have the same hash.
+// What another get was answered: its key may be another one, of the same hash.
 Getc::Step Getc::Found(const PinnedExtent& pinned) {
   if (pinned.header->key() != key_) {
     pinned.pin->Drop();
-    return Begin();
+    return BeginAgain();
   }
   got_.pinned = pinned;
   return Vouched(Step::kFound);

@@ -35,18 +35,12 @@ struct Got {
 
 class Getc {
  public:
-  // A hit, pinned; nullopt: a Getc follows. `now_ns` is called when invalidations are to be
-  // applied.
+  // A hit, pinned, without a lock; nullopt: a Getc follows, which may find one after all.
   // Model rule: STRICT_LOOK
-  template <typename Now>
   static std::optional<PinnedExtent> Find(Cache* cache, std::uint64_t key_hash,
-                                          std::string_view key, PinTable* table, Now&& now_ns) {
+                                          std::string_view key, PinTable* table) {
     const int shard = static_cast<int>(cache->view().ShardOf(key_hash));
-    if (!cache->MayHit(shard)) {
-      if (!fabric::TracksSharers(cache->mode())) return std::nullopt;
-      cache->Apply(shard, now_ns());
-      if (cache->is_fenced()) return std::nullopt;
-    }
+    if (!cache->MayHit(shard)) return std::nullopt;
     const std::optional<PinnedExtent> hit = cache->Lookup(key_hash, key, table);
     if (hit && IsDead(*cache)) [[unlikely]] {
       hit->pin->Drop();
@@ -72,8 +66,9 @@ class Getc {
     kNotFound,  // there is no such object; the home's reply says so, if there is one
     kDead,      // the memory server has died: what was found may be what its successor has reused
   };
-  // `home_sleeps`: what is small is read without it, and nobody waits for it to wake up.
-  Step Begin(bool home_sleeps = false);
+  // kFound: a hit. `home_sleeps`: what is small is read without it, and nobody waits for it to wake
+  // up. If the cache is_fenced afterwards, nothing else counts.
+  Step Begin(bool home_sleeps, fabric::TimeNs now_ns);
   std::uint64_t argument() const { return held_.header != nullptr ? held_.header->version : 0; }
   Step OnReply(const fabric::Reply& reply);
   void OnNoReply();
@@ -98,6 +93,8 @@ class Getc {
   }
   // After what was found was read or pinned (see Cache::life).
   Step Vouched(Step step) const { return IsDead(*cache_) ? Step::kDead : step; }
+  Step BeginAgain();
+  Step Lead(const Cache::Miss& miss);
   Step Ask();
   bool MayRead(const fabric::IndexView::Place& place) const;
   Step Found(const PinnedExtent& pinned);

@@ -10,7 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "fabric/doorbell.h"
 #include "fabric/port.h"
 
 namespace apta::compute {
@@ -21,22 +20,20 @@ class Lanes {
   // A free lane, the one that the calling thread used last if it can be had: its staging area and
   // its lines are warm. -1 = all are busy: look again later.
   int TryClaim() {
-    thread_local int t_last = 0;
-    // Acquire: what the last user of the lane did is over; partner of the release in Free.
-    std::uint64_t free = free_.load(std::memory_order_acquire);
-    while (free != 0) {
-      const std::uint64_t wanted = free >> t_last & 1;
-      const int lane = wanted != 0 ? t_last : std::countr_zero(free);
-      if (free_.compare_exchange_weak(free, free & ~(std::uint64_t{1} << lane),
-                                      std::memory_order_acquire)) {
-        t_last = lane;
-        return lane;
-      }
+    thread_local std::size_t t_last = 0;
+    for (std::size_t i = 0; i < fabric::kLanes; ++i) {
+      const std::size_t lane = (t_last + i) % fabric::kLanes;
+      std::atomic<bool>& is_busy = own_[lane].is_busy;
+      // Acquire: what the last user of the lane did is over; partner of the release in Free.
+      if (i > 0 && is_busy.load(std::memory_order_relaxed)) continue;
+      if (is_busy.exchange(true, std::memory_order_acquire)) continue;
+      t_last = lane;
+      return static_cast<int>(lane);
     }
     return -1;
   }
   void Free(int lane) {
-    free_.fetch_or(std::uint64_t{1} << lane, std::memory_order_release);  // partner: TryClaim
+    of(lane).is_busy.store(false, std::memory_order_release);  // partner: TryClaim
   }
 
   // A request that nobody waits for any more keeps its lane until the home has answered it: the
@@ -77,15 +74,15 @@ class Lanes {
 
   // Owner of the lane. Ids are never 0 and differ from the last one.
   std::uint32_t NextId(int lane) {
-    std::uint32_t& id = id_[static_cast<std::size_t>(lane)];
+    std::uint32_t& id = IdOf(this, lane);
     if (++id == 0) ++id;
     return id;
   }
-  std::uint32_t last_id(int lane) const { return id_[static_cast<std::size_t>(lane)]; }
+  std::uint32_t last_id(int lane) const { return IdOf(this, lane); }
   // Owner of the lane: where in its staging ring a body of `bytes` begins, and its key does not
   // wrap. Bodies follow one another.
   std::uint16_t TakeStaging(int lane, std::uint64_t bytes) {
-    std::uint64_t& next = next_page_[static_cast<std::size_t>(lane)];
+    std::uint64_t& next = of(lane).next_page;
     const std::uint64_t page = next;
     next = (page + (bytes + fabric::kPageBytes - 1) / fabric::kPageBytes) % fabric::kStagingPages;
     return static_cast<std::uint16_t>(page);
@@ -94,19 +91,32 @@ class Lanes {
   // Owner of the lane. True once, when bodies have shown that they come one after the other: the
   // rest of the ring is to be populated then, instead of page by page under way.
   bool TakePopulating(int lane) {
-    if (next_page_[static_cast<std::size_t>(lane)] < kPopulateAfterPages) return false;
-    return !std::exchange(is_populated_[static_cast<std::size_t>(lane)], true);
+    if (of(lane).next_page < kPopulateAfterPages) return false;
+    return !std::exchange(of(lane).is_populated, true);
   }
 
  private:
   static constexpr std::uint64_t kPopulateAfterPages = 32;
   static constexpr int kAllLanes = fabric::kLanes + fabric::kWaitLanes;
   static_assert(fabric::kLanes == 64, "one bit per lane");
-  alignas(fabric::kCacheLineBytes) std::atomic<std::uint64_t> free_{~std::uint64_t{0}};
+
+  // The lane's owner's; a line of its own.
+  struct alignas(fabric::kCacheLineBytes) Own {
+    std::atomic<bool> is_busy{false};
+    bool is_populated = false;
+    std::uint32_t id = 0;
+    std::uint64_t next_page = 0;
+  };
+  Own& of(int lane) { return own_[static_cast<std::size_t>(lane)]; }
+  // Those for waiting have nothing else of their own.
+  static auto& IdOf(auto* lanes, int lane) {
+    const auto index = static_cast<std::size_t>(lane);
+    return lane < fabric::kLanes ? lanes->own_[index].id : lanes->wait_id_[index - fabric::kLanes];
+  }
+
+  std::array<Own, fabric::kLanes> own_;
+  std::array<std::uint32_t, fabric::kWaitLanes> wait_id_{};
   std::atomic<std::uint64_t> abandoned_{0};
-  std::array<std::uint32_t, kAllLanes> id_{};
-  std::array<std::uint64_t, fabric::kLanes> next_page_{};
-  std::array<bool, fabric::kLanes> is_populated_{};
   std::atomic<int> end_{fabric::kLanes};
   std::mutex mutex_;
   std::vector<int> free_for_waiting_;  // under mutex_

@@ -59,11 +59,11 @@ void PinSlot::Share(std::uint64_t references) {
 
 PinSlot* PinSlot::PinAgain() {
   PinDomain* domain = TableOf(this)->domain();
-  PinTable* table = domain->ThreadTable();
-  // Not while tables are searched: the search could pass the new slot before it is taken, and the
-  // old one after it was dropped.
-  std::lock_guard<std::mutex> lock(domain->mutex_);
-  return table->Pin(extent());
+  PinSlot* again = domain->ThreadTable()->Pin(extent());
+  // Sequentially consistent, between this pin and the drop of ours: a search that sees neither sees
+  // the number change.
+  domain->pinned_again_.fetch_add(1);
+  return again;
 }
 
 void PinSlot::Drop() {
@@ -104,13 +104,25 @@ PinSlot* PinTable::Pin(std::uint64_t extent) {
   }
 }
 
-template <typename Visit>
-void PinTable::ForEachSlotOf(std::uint64_t extent, Visit&& visit) {
+bool PinSlot::WatchIfPinned(std::uint64_t extent) {
+  for (std::uint64_t word = word_.load(); Pins(word, extent);) {
+    if (word_.compare_exchange_weak(word, word | kWatched)) return true;
+  }
+  return false;
+}
+
+inline bool PinTable::WatchIfPinned(std::uint64_t extent) {
   const std::size_t window = WindowOf(extent);
+  bool is_pinned = false;
   for (PinTable* block = this; block != nullptr;
        block = block->next_.load(std::memory_order_acquire)) {  // partner: the release in Pin
-    for (std::size_t i = window; i < window + kWindow; ++i) visit(block->slot_[i]);
+    PinSlot* const slot = &block->slot_[window];
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < kWindow; ++i) {
+      if (slot[i].Pins(extent)) is_pinned = slot[i].WatchIfPinned(extent) || is_pinned;
+    }
   }
+  return is_pinned;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -159,17 +171,18 @@ void PinDomain::Return(PinDomain* domain) {
   {
     std::lock_guard<std::mutex> lock(domain->mutex_);
     domain->id_ = 0;
-    for (PinTable* table : domain->tables_) {
+    for (PinTable* table = domain->first_table_.exchange(nullptr); table != nullptr;) {
+      PinTable* const next_thread = table->next_thread_.exchange(nullptr);
       for (PinTable* block = table; block != nullptr;) {
         blocks.push_back(block);
         block = block->next_.exchange(nullptr);
       }
+      table = next_thread;
     }
-    domain->tables_.clear();
   }
   for (PinTable* block : blocks) {
     for (PinSlot& slot : block->slot_) slot.word_.store(0);
-    block->hits_.store(0);
+    for (std::atomic<std::uint64_t>& count : block->count_) count.store(0);
     block->is_owned_ = false;
   }
   Pools& pools = GetPools();
@@ -192,32 +205,26 @@ PinTable* PinDomain::FindThreadTable() {
 
 PinTable* PinDomain::AdoptTable() {
   std::lock_guard<std::mutex> lock(mutex_);
-  for (PinTable* table : tables_) {
-    if (table->is_owned_) continue;
-    table->is_owned_ = true;
-    return table;
+  PinTable* adopted = nullptr;
+  ForEachTable([&](PinTable* table) { adopted = table->is_owned_ ? adopted : table; });
+  if (adopted == nullptr) {
+    adopted = AcquireTable();
+    adopted->domain_.store(this);
+    // Relaxed: ordered by the store that makes it the first.
+    adopted->next_thread_.store(first_table_.load(), std::memory_order_relaxed);
+    first_table_.store(adopted);
   }
-  PinTable* table = AcquireTable();
-  table->domain_.store(this);
-  table->is_owned_ = true;
-  tables_.push_back(table);
-  return table;
+  adopted->is_owned_ = true;
+  return adopted;
 }
 
 bool PinDomain::WatchIfPinned(std::uint64_t extent) {
-  bool is_pinned = false;
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (PinTable* table : tables_) {
-    table->ForEachSlotOf(extent, [&](PinSlot& slot) {
-      std::uint64_t word = slot.word_.load();
-      while (PinSlot::IsPinned(word) && PinSlot::ExtentOf(word) == extent) {
-        if (!slot.word_.compare_exchange_weak(word, word | PinSlot::kWatched)) continue;
-        is_pinned = true;
-        return;
-      }
-    });
+  while (true) {
+    const std::uint64_t before = pinned_again_.load();
+    bool is_pinned = false;
+    ForEachTable([&](PinTable* table) { is_pinned = table->WatchIfPinned(extent) || is_pinned; });
+    if (is_pinned || pinned_again_.load() == before) return is_pinned;
   }
-  return is_pinned;
 }
 
 std::vector<std::uint64_t> PinDomain::WatchAll() {
@@ -233,11 +240,12 @@ bool PinDomain::AnythingPinned() {
   return any;
 }
 
-std::uint64_t PinDomain::hits() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  std::uint64_t hits = 0;
-  for (const PinTable* table : tables_) hits += table->hits();
-  return hits;
+std::uint64_t PinDomain::Sum(PinTable::Count count) const {
+  std::uint64_t sum = 0;
+  ForEachTable([&](const PinTable* table) {
+    sum += table->count_[count].load(std::memory_order_relaxed);  // statistics
+  });
+  return sum;
 }
 
 }  // namespace apta::compute

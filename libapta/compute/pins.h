@@ -9,9 +9,9 @@
 //   look at the slot again (seq_cst)     look for pins of the extent  (seq_cst)
 //   changed: unpin, miss                 found: list it in the hold table before acknowledging
 //
-// One of the two sees the other. Tables and domains are type-stable: once made they are only ever
-// used for the same purpose again, so that a pin may be dropped from any thread at any time, also
-// while its session ends.
+// One of the two sees the other. Neither takes a lock. Tables and domains are type-stable: once
+// made they are only ever used for the same purpose again, so that a pin may be dropped from any
+// thread at any time, also while its session ends.
 #pragma once
 
 #include <array>
@@ -44,6 +44,9 @@ class PinSlot {
     return (word >> kExtentShift) * fabric::kCacheLineBytes;
   }
   static bool IsPinned(std::uint64_t word) { return (word & kReferences) != 0; }
+  static bool Pins(std::uint64_t word, std::uint64_t extent) {
+    return word >> kExtentShift == extent / fabric::kCacheLineBytes && IsPinned(word);
+  }
 
   // One more reference to what the caller holds one of. False: there are too many.
   bool TryShare();
@@ -60,6 +63,10 @@ class PinSlot {
   friend class PinTable;
   friend class PinDomain;
 
+  // Sequentially consistent, both.
+  bool Pins(std::uint64_t extent) const { return Pins(word_.load(), extent); }
+  bool WatchIfPinned(std::uint64_t extent);
+
   std::atomic<std::uint64_t> word_{0};
 };
 
@@ -70,11 +77,12 @@ class alignas(fabric::kPageBytes) PinTable {
   // Owner thread. Pins `extent`; sequentially consistent.
   PinSlot* Pin(std::uint64_t extent);
 
-  // Counted by the owner, read by anybody.
-  void CountHit() {
-    hits_.store(hits_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  // What its thread does in the domain's session. Counted by the owner, read by anybody.
+  enum Count { kHits, kMisses, kCounts };
+  void Add(Count count) {
+    std::atomic<std::uint64_t>& sum = count_[count];
+    sum.store(sum.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
-  std::uint64_t hits() const { return hits_.load(std::memory_order_relaxed); }
 
   PinDomain* domain() const { return domain_.load(std::memory_order_relaxed); }
 
@@ -93,12 +101,12 @@ class alignas(fabric::kPageBytes) PinTable {
   }
   template <typename Visit>
   void ForEachSlot(Visit&& visit);
-  template <typename Visit>
-  void ForEachSlotOf(std::uint64_t extent, Visit&& visit);
+  bool WatchIfPinned(std::uint64_t extent);
 
   std::atomic<PinDomain*> domain_{nullptr};
-  std::atomic<PinTable*> next_{nullptr};
-  std::atomic<std::uint64_t> hits_{0};
+  std::atomic<PinTable*> next_{nullptr};  // block of the same thread
+  std::atomic<PinTable*> next_thread_{nullptr};
+  std::array<std::atomic<std::uint64_t>, kCounts> count_{};
   bool is_owned_ = false;  // by a live thread; under the domain's lock
   alignas(fabric::kCacheLineBytes) std::array<PinSlot, kSlots> slot_;
 };
@@ -121,7 +129,7 @@ class PinDomain {
   std::vector<std::uint64_t> WatchAll();
   bool AnythingPinned();
 
-  std::uint64_t hits();
+  std::uint64_t Sum(PinTable::Count count) const;
   template <typename Visit>
   void ForEachPinned(Visit&& visit);  // visit(extent)
 
@@ -144,10 +152,18 @@ class PinDomain {
   PinTable* FindThreadTable();
   PinTable* AdoptTable();
 
+  template <typename Visit>
+  void ForEachTable(Visit&& visit) const;
+
   const int wake_fd_;
   std::uint64_t id_ = 0;  // unlike any other use of any domain
-  std::mutex mutex_;
-  std::vector<PinTable*> tables_;
+  std::mutex mutex_;      // of those who adopt tables, and give them back
+  // Grows at its head until the domain is returned. Sequentially consistent with pins: a table is
+  // found by whoever might miss a pin in it.
+  std::atomic<PinTable*> first_table_{nullptr};
+  // Pins that were taken by PinAgain: a search that one of them fell into may have passed the new
+  // slot too early, and the old one too late.
+  std::atomic<std::uint64_t> pinned_again_{0};
 };
 
 template <typename Visit>
@@ -160,14 +176,21 @@ void PinTable::ForEachSlot(Visit&& visit) {
 }
 
 template <typename Visit>
+void PinDomain::ForEachTable(Visit&& visit) const {
+  for (PinTable* table = first_table_.load(); table != nullptr;
+       table = table->next_thread_.load(std::memory_order_acquire)) {  // as next_
+    visit(table);
+  }
+}
+
+template <typename Visit>
 void PinDomain::ForEachPinned(Visit&& visit) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (PinTable* table : tables_) {
+  ForEachTable([&](PinTable* table) {
     table->ForEachSlot([&](PinSlot& slot) {
       const std::uint64_t word = slot.word_.load();
       if (PinSlot::IsPinned(word)) visit(PinSlot::ExtentOf(word));
     });
-  }
+  });
 }
 
 }  // namespace apta::compute

@@ -43,10 +43,11 @@ class PrivateCopy {
   }
 
  private:
-  PrivateCopy() = default;
+  explicit PrivateCopy(void* block) : block_(block) {}
 
   // A line of its own: the header that follows is cache-line aligned, as in the heap.
   alignas(fabric::kCacheLineBytes) std::atomic<std::uint64_t> references_{1};
+  void* const block_;  // what was allocated
 };
 static_assert(sizeof(PrivateCopy) == fabric::kCacheLineBytes);
 

@@ -134,17 +134,18 @@ absl::StatusOr<std::shared_ptr<Session>> Session::Attach(const ClientOptions& op
     session->submissions_.push_back(
         std::make_unique<fabric::SubmissionProducer<>>(session->port_.submissions(shard)));
   }
-  session->link_ = {.latency_ns = welcome->link_latency_ns,
-                    .bandwidth_gbps = welcome->link_bandwidth_gbps,
-                    .jitter_ns = welcome->link_jitter_ns,
-                    .call_ns = welcome->link_call_ns};
-  session->to_home_ = fabric::LinkDirection(session->link_, welcome->node * 2 + 1);
+  const LinkOptions link{.latency_ns = welcome->link_latency_ns,
+                         .bandwidth_gbps = welcome->link_bandwidth_gbps,
+                         .jitter_ns = welcome->link_jitter_ns,
+                         .call_ns = welcome->link_call_ns};
+  session->is_link_emulated_ = link.enabled();
+  session->to_home_ = fabric::LinkDirection(link, welcome->node * 2 + 1);
   session->view_ = fabric::IndexView(session->region_.data(), *session->superblock_);
   session->pins_ = PinDomain::Acquire();
   session->copies_ = DecideCopies(options.placement, *welcome, session->region_);
   session->cache_ = std::make_unique<Cache>(
       session->view_, welcome->coherence, options.cache_bytes, shards, &session->port_,
-      session->pins_, session->link_.enabled(), session->life_.view(), session->trusted_);
+      session->pins_, session->is_link_emulated_, session->life_.view(), session->trusted_);
   return session;
 }
 
@@ -222,9 +223,9 @@ void Session::EndReading() {
 
 void Session::AddStats(ClientStats* stats) const {
   const Cache::Counters counters = cache_->counters();
-  stats->hits += pins_->hits();
-  stats->misses += misses_.load(std::memory_order_relaxed);  // statistics
-  stats->puts += puts_.load(std::memory_order_relaxed);
+  stats->hits += pins_->Sum(PinTable::kHits);
+  stats->misses += pins_->Sum(PinTable::kMisses);
+  stats->puts += counters.puts;
   stats->invalidations_applied += counters.invalidations_applied;
   stats->evictions += counters.evictions;
   stats->placement = copies_ ? Placement::kLocalCopy : Placement::kInPlace;
@@ -263,7 +264,7 @@ absl::Status Session::MakeError(const Reply& reply, std::string_view key) const 
 // The look at the invalidation word.
 void Session::ApplyIfNeeded(int shard) {
   if (cache_->IsCurrent(shard)) return;
-  cache_->Apply(shard, link_.enabled() ? fabric::RealClock::ReadNow() : 0);
+  cache_->Apply(shard, NowOfLink());
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -272,61 +273,66 @@ void Session::ApplyIfNeeded(int shard) {
 absl::StatusOr<Object> Session::Get(std::string_view key) {
   const std::uint64_t key_hash = fabric::KeyHash(key);
   PinTable* table = pins_->ThreadTable();
-  const auto now_ns = [this] { return link_.enabled() ? fabric::RealClock::ReadNow() : 0; };
-  if (const auto hit = Getc::Find(cache_.get(), key_hash, key, table, now_ns)) {
-    table->CountHit();
+  if (const auto hit = Getc::Find(cache_.get(), key_hash, key, table)) {
+    table->Add(PinTable::kHits);
     return MakeObject(*hit);
   }
-  misses_.fetch_add(1, std::memory_order_relaxed);  // a statistic
-  // Over an emulated link sleep is no excuse: there, the home is far away.
-  const bool home_sleeps = !link_.enabled() && superblock_->home[ShardOf(key_hash)].asleep.load(
-                                                   std::memory_order_relaxed) != 0;  // a hint
-  return GetMissed(key_hash, key, table, home_sleeps, timeout_ns_);
+  return GetMissed(key_hash, key, table);
 }
 
 absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_view key,
-                                          PinTable* table, bool home_sleeps,
-                                          fabric::TimeNs timeout_ns, bool follows) {
+                                          PinTable* table) {
+  // Over an emulated link sleep is no excuse: there, the home is far away.
+  const bool home_sleeps = !is_link_emulated_ && superblock_->home[ShardOf(key_hash)].asleep.load(
+                                                     std::memory_order_relaxed) != 0;  // a hint
+  Getc get(cache_.get(), key_hash, key, table, copies_);
+  const Getc::Step step = get.Begin(home_sleeps, NowOfLink());
+  table->Add(step == Getc::Step::kFound ? PinTable::kHits : PinTable::kMisses);
+  return EndGet(&get, step, ShardOf(key_hash), key, timeout_ns_);
+}
+
+absl::StatusOr<Object> Session::EndGet(Getc* get, Getc::Step step, int shard, std::string_view key,
+                                       fabric::TimeNs timeout_ns) {
   if (cache_->is_fenced()) FailFenced();
-  const int shard = ShardOf(key_hash);
-  Getc get(cache_.get(), key_hash, key, table, copies_, follows);
-  absl::StatusOr<Reply> reply = Reply{};
-  Getc::Step step = get.Begin(home_sleeps);
+  Reply reply{};
   while (true) {
     if (has_failed() && step != Getc::Step::kFound) {
-      get.OnNoReply();
+      get->OnNoReply();
       return Ended();
     }
     switch (step) {
-      case Getc::Step::kAsk:
-        reply = Ask(shard, {.op = Op::kGet,
-                            .key = key,
-                            .payload = {},
-                            .argument = get.argument(),
-                            .timeout_ns = timeout_ns});
-        if (reply.ok()) {
-          step = get.OnReply(*reply);
+      case Getc::Step::kAsk: {
+        absl::Status asked = Ask(shard,
+                                 {.op = Op::kGet,
+                                  .key = key,
+                                  .payload = {},
+                                  .argument = get->argument(),
+                                  .timeout_ns = timeout_ns},
+                                 &reply);
+        if (asked.ok()) {
+          step = get->OnReply(reply);
         } else {
-          get.OnNoReply();
+          get->OnNoReply();
         }
-        if (get.held_back()) RingIfAsleep(shard);
-        if (!reply.ok()) return reply.status();
+        if (get->held_back()) RingIfAsleep(shard);
+        if (!asked.ok()) return asked;
         break;
+      }
       case Getc::Step::kReadHeap:
-        step = ReadHeap(&get);
+        step = ReadHeap(get);
         break;
       case Getc::Step::kFollow:
-        get.fill().Await();
-        step = get.OnFillEnded();
+        get->fill().Await();
+        step = get->OnFillEnded();
         break;
       case Getc::Step::kFound:
-        if (get.was_unregistered() && fabric::TracksSharers(cache_->mode())) Want(key);
-        return MakeObject(get.Take());
+        if (get->was_unregistered() && fabric::TracksSharers(cache_->mode())) Want(key);
+        return MakeObject(get->Take());
       case Getc::Step::kDead:
         FailDead();
         return Ended();
       case Getc::Step::kNotFound:
-        if (reply->code != 0) return MakeError(*reply, key);
+        if (reply.code != 0) return MakeError(reply, key);
         return MakeError({.code = static_cast<std::uint16_t>(absl::StatusCode::kNotFound),
                           .reason = fabric::Reason::kNoSuchObject},
                          key);
@@ -336,7 +342,7 @@ absl::StatusOr<Object> Session::GetMissed(std::uint64_t key_hash, std::string_vi
 
 // Over an emulated link the read is a message there and back, though nobody receives it.
 Getc::Step Session::ReadHeap(Getc* get) {
-  if (!link_.enabled()) {
+  if (!is_link_emulated_) {
     const Getc::Step step = get->OnReadHeap();
     if (step == Getc::Step::kReadHeap) sched_yield();  // a group is half visible: its home's turn
     return step;
@@ -359,33 +365,38 @@ Getc::Step Session::ReadHeap(Getc* get) {
 // PUTC
 
 absl::StatusOr<Version> Session::Change(Putc* put, std::string_view key, std::size_t bytes,
-                                        const absl::StatusOr<Reply>& reply) {
-  if (!reply.ok()) return reply.status();
-  if (reply->code != 0) return MakeError(*reply, key);
-  puts_.fetch_add(1, std::memory_order_relaxed);  // a statistic
-  put->OnReply(*reply, bytes, copies_, link_.enabled() ? fabric::RealClock::ReadNow() : 0);
-  return reply->version;
+                                        const absl::Status& status, const Reply& reply) {
+  if (!status.ok()) return status;
+  if (reply.code != 0) return MakeError(reply, key);
+  put->OnReply(reply, bytes, copies_, NowOfLink());
+  return reply.version;
 }
 
 absl::StatusOr<Version> Session::Put(std::string_view key, BytesView value,
                                      std::uint64_t if_version) {
   Putc put(cache_.get(), fabric::KeyHash(key));
-  return Change(&put, key, value.size(),
-                AskRoomy(ShardOf(put.key_hash()), {.op = Op::kPut,
-                                                   .key = key,
-                                                   .payload = value,
-                                                   .argument = if_version,
-                                                   .timeout_ns = timeout_ns_}));
+  Reply reply;
+  const absl::Status asked = AskRoomy(ShardOf(put.key_hash()),
+                                      {.op = Op::kPut,
+                                       .key = key,
+                                       .payload = value,
+                                       .argument = if_version,
+                                       .timeout_ns = timeout_ns_},
+                                      &reply);
+  return Change(&put, key, value.size(), asked, reply);
 }
 
 absl::StatusOr<Version> Session::Delete(std::string_view key, std::uint64_t if_version) {
   Putc put(cache_.get(), fabric::KeyHash(key));
-  return Change(&put, key, 0,
-                Ask(ShardOf(put.key_hash()), {.op = Op::kDelete,
-                                              .key = key,
-                                              .payload = {},
-                                              .argument = if_version,
-                                              .timeout_ns = timeout_ns_}));
+  Reply reply;
+  const absl::Status asked = Ask(ShardOf(put.key_hash()),
+                                 {.op = Op::kDelete,
+                                  .key = key,
+                                  .payload = {},
+                                  .argument = if_version,
+                                  .timeout_ns = timeout_ns_},
+                                 &reply);
+  return Change(&put, key, 0, asked, reply);
 }
 
 absl::Status Session::CheckSize(std::string_view key, std::size_t size) const {
@@ -398,13 +409,15 @@ absl::Status Session::CheckSize(std::string_view key, std::size_t size) const {
 }
 
 absl::StatusOr<std::uint64_t> Session::Create(std::string_view key, std::size_t size) {
-  const absl::StatusOr<Reply> reply = AskRoomy(
+  Reply reply;
+  const absl::Status asked = AskRoomy(
       ShardOf(fabric::KeyHash(key)),
-      {.op = Op::kCreate, .key = key, .payload = {}, .argument = size, .timeout_ns = timeout_ns_});
-  if (!reply.ok()) return reply.status();
-  if (reply->code != 0) return MakeError(*reply, key);
+      {.op = Op::kCreate, .key = key, .payload = {}, .argument = size, .timeout_ns = timeout_ns_},
+      &reply);
+  if (!asked.ok()) return asked;
+  if (reply.code != 0) return MakeError(reply, key);
   FillsAfterOthers(this);
-  return reply->extent_offset;
+  return reply.extent_offset;
 }
 
 absl::Span<std::byte> Session::PayloadOf(std::uint64_t extent) {
@@ -418,10 +431,11 @@ absl::StatusOr<Version> Session::CommitDraft(std::string_view key, std::uint64_t
   const std::size_t size = PayloadOf(extent).size();
   HasFilled(this);
   Putc put(cache_.get(), fabric::KeyHash(key));
-  return Change(
-      &put, key, size,
-      Ask(ShardOf(put.key_hash()),
-          {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_}));
+  Reply reply;
+  const absl::Status asked = Ask(
+      ShardOf(put.key_hash()),
+      {.op = Op::kCommit, .payload = {}, .argument = extent, .timeout_ns = timeout_ns_}, &reply);
+  return Change(&put, key, size, asked, reply);
 }
 
 void Session::AbortDraft(std::uint64_t extent) {

@@ -83,7 +83,7 @@ class Session {
   // In trusted pools: a fresh extent to fill in place, its commit, its abandonment.
   bool trusted() const { return trusted_; }
   // Whether this node may fill extents itself. Not on an emulated link: it would carry nothing.
-  bool writes_in_place() const { return trusted_ && !link_.enabled(); }
+  bool writes_in_place() const { return trusted_ && !is_link_emulated_; }
   // RESOURCE_EXHAUSTED: no pool of this size can ever hold such an object.
   absl::Status CheckSize(std::string_view key, std::size_t size) const;
   absl::StatusOr<std::uint64_t> Create(std::string_view key, std::size_t size);
@@ -158,24 +158,35 @@ class Session {
   absl::Status MakeError(const fabric::Reply& reply, std::string_view key) const;
   Object MakeObject(const PinnedExtent& pinned) const;
   Object MakeObject(Got got) const;
-  absl::StatusOr<Object> GetMissed(std::uint64_t key_hash, std::string_view key, PinTable* table,
-                                   bool home_sleeps, fabric::TimeNs timeout_ns,
-                                   bool follows = true);
+  // For what an emulated link may still delay; nobody asks the clock where there is none.
+  fabric::TimeNs NowOfLink() const { return is_link_emulated_ ? fabric::RealClock::ReadNow() : 0; }
+  absl::StatusOr<Object> GetMissed(std::uint64_t key_hash, std::string_view key, PinTable* table);
+  // A get that has begun with `step`.
+  absl::StatusOr<Object> EndGet(Getc* get, Getc::Step step, int shard, std::string_view key,
+                                fabric::TimeNs timeout_ns);
   void Want(std::string_view key);
   Getc::Step ReadHeap(Getc* get);
-  absl::StatusOr<fabric::Reply> AskRoomy(int shard, const Question& question);
-  absl::StatusOr<fabric::Reply> AskLarge(int shard, Question question);
+  absl::Status Ask(int shard, const Question& question, fabric::Reply* reply);
+  absl::Status AskRoomy(int shard, const Question& question, fabric::Reply* reply);
+  absl::Status AskLarge(int shard, Question question, fabric::Reply* reply);
   void ApplyIfNeeded(int shard);
   absl::StatusOr<std::vector<fabric::GroupWrite>> Ship(const WriteSet& writes);
   void Unship(const std::vector<fabric::GroupWrite>& shipped);
   void AwaitHeap(std::size_t objects);
   absl::StatusOr<Version> Change(Putc* put, std::string_view key, std::size_t bytes,
-                                 const absl::StatusOr<fabric::Reply>& reply);
+                                 const absl::Status& status, const fabric::Reply& reply);
 
+  // A body in the lane's staging ring.
+  struct Staged {
+    std::uint16_t page = 0;  // where it begins
+    std::uint64_t bytes = 0;
+    std::uint64_t of_bytes = 0;
+  };
+  absl::StatusOr<int> AwaitLane(fabric::TimeNs timeout_ns);
   absl::Status Push(int shard, int lane, std::uint32_t request_id, const Question& question);
   void RingIfAsleep(int shard);
-  absl::Status UploadRest(int shard, int lane, std::uint16_t staging_page, const Question& question,
-                          std::uint64_t staged);
+  Staged BeginStaging(int lane, const Question& question);
+  absl::Status UploadRest(int shard, int lane, const Question& question, Staged staged);
   std::uint64_t StageSome(int lane, std::uint16_t staging_page, const Question& question,
                           std::uint64_t from, std::uint64_t to);
   absl::Status AwaitReply(int lane, std::uint32_t request_id, const Question& question);
@@ -211,12 +222,9 @@ class Session {
   bool is_wanted_soon_ = false;      // under wanted_mutex_
   std::atomic<bool> agent_asleep_{false};
 
-  LinkOptions link_;
+  bool is_link_emulated_ = false;
   std::mutex link_mutex_;
   fabric::LinkDirection to_home_;  // under link_mutex_
-
-  std::atomic<std::uint64_t> misses_{0};
-  std::atomic<std::uint64_t> puts_{0};
 };
 
 }  // namespace apta::compute

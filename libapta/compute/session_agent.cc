@@ -12,7 +12,7 @@ bool Session::ApplyInBackground() {
   bool has_applied = false;
   for (int shard = 0; shard < static_cast<int>(homes_.size()); ++shard) {
     if (cache_->IsCurrent(shard)) continue;
-    cache_->Apply(shard, link_.enabled() ? fabric::RealClock::ReadNow() : 0);
+    cache_->Apply(shard, NowOfLink());
     // The home may have asked before the link let us see what it asked about, and sleep by now.
     RingIfAsleep(shard);
     has_applied = true;
@@ -58,15 +58,12 @@ bool Session::FetchWanted() {
   PinTable* const table = pins_->ThreadTable();
   for (const std::string& key : keys) {
     const std::uint64_t key_hash = fabric::KeyHash(key);
-    if (const auto cached = cache_->Lookup(key_hash, key, table)) {  // somebody did meanwhile
-      cached->pin->Drop();
-      continue;
-    }
     // What fails somebody will get again; a home that does not answer is left alone.
     // Nor is another thread's answer waited for: in mode sync that may wait for our
     // acknowledgement.
-    const absl::StatusOr<Object> object =
-        GetMissed(key_hash, key, table, /*home_sleeps=*/false, kPatienceNs, /*follows=*/false);
+    Getc get(cache_.get(), key_hash, key, table, copies_, /*follows=*/false);
+    const Getc::Step step = get.Begin(/*home_sleeps=*/false, NowOfLink());
+    const absl::StatusOr<Object> object = EndGet(&get, step, ShardOf(key_hash), key, kPatienceNs);
     if (absl::IsDeadlineExceeded(object.status())) break;
   }
   return !keys.empty();

@@ -51,14 +51,18 @@ class Deadline {
 }  // namespace
 
 absl::StatusOr<Reply> Session::Ask(int shard, const Question& question) {
-  Deadline deadline(question.timeout_ns);
-  int lane;
-  for (IdleStrategy idle; (lane = lanes_.TryClaim()) < 0;) {
-    if (has_failed()) return Ended();
-    if (idle.Idle() != IdleStrategy::Advice::kSleep) continue;
-    lanes_.Reap(port_);
-    if (deadline.IsOver()) return NoAnswer(question.timeout_ns);
-    sched_yield();
+  Reply reply;
+  absl::Status status = Ask(shard, question, &reply);
+  if (!status.ok()) return status;
+  return reply;
+}
+
+absl::Status Session::Ask(int shard, const Question& question, Reply* reply) {
+  int lane = lanes_.TryClaim();
+  if (lane < 0) [[unlikely]] {
+    const absl::StatusOr<int> awaited = AwaitLane(question.timeout_ns);
+    if (!awaited.ok()) return awaited.status();
+    lane = *awaited;
   }
   if (lanes_.has_abandoned()) lanes_.Reap(port_);
   const std::uint32_t request_id = lanes_.NextId(lane);
@@ -69,13 +73,26 @@ absl::StatusOr<Reply> Session::Ask(int shard, const Question& question) {
     lanes_.Abandon(lane);
     return status;
   }
-  const Reply reply = port_.lane(lane)->reply;
-  if (question.lane_payload != nullptr && (reply.extent_offset & fabric::kInLane) != 0) {
+  *reply = port_.lane(lane)->reply;
+  if (question.lane_payload != nullptr && (reply->extent_offset & fabric::kInLane) != 0) {
     std::memcpy(question.lane_payload, port_.lane(lane)->payload.data(),
-                fabric::LanePayloadBytes(reply));
+                fabric::LanePayloadBytes(*reply));
   }
   lanes_.Free(lane);
-  return reply;
+  return status;
+}
+
+absl::StatusOr<int> Session::AwaitLane(TimeNs timeout_ns) {
+  Deadline deadline(timeout_ns);
+  IdleStrategy idle;
+  while (true) {
+    if (const int lane = lanes_.TryClaim(); lane >= 0) return lane;
+    if (has_failed()) return Ended();
+    if (idle.Idle() != IdleStrategy::Advice::kSleep) continue;
+    lanes_.Reap(port_);
+    if (deadline.IsOver()) return NoAnswer(timeout_ns);
+    sched_yield();
+  }
 }
 
 absl::StatusOr<Reply> Session::AskForLong(const Question& question) {
@@ -100,57 +117,42 @@ void Session::Tell(int shard, Op op, std::uint64_t argument) {
 }
 
 // Puts into a pool that is full of versions which other nodes have been asked to let go of.
-absl::StatusOr<Reply> Session::AskRoomy(int shard, const Question& question) {
+absl::Status Session::AskRoomy(int shard, const Question& question, Reply* reply) {
   TimeNs began_ns = 0;
   while (true) {
     const bool is_large = question.payload.size() >= fabric::HandOverWay::kLeastBytes;
-    absl::StatusOr<Reply> reply = is_large ? AskLarge(shard, question) : Ask(shard, question);
-    if (!reply.ok() || reply->reason != fabric::Reason::kPoolFull || reply->value[2] == 0) {
-      return reply;
+    absl::Status status = is_large ? AskLarge(shard, question, reply) : Ask(shard, question, reply);
+    if (!status.ok() || reply->reason != fabric::Reason::kPoolFull || reply->value[2] == 0) {
+      return status;
     }
     ApplyIfNeeded(shard);  // some of it may be ours
     const TimeNs now_ns = RealClock::ReadNow();
     if (began_ns == 0) began_ns = now_ns;
-    if (now_ns - began_ns > std::min(kPatienceNs, question.timeout_ns)) return reply;
+    if (now_ns - began_ns > std::min(kPatienceNs, question.timeout_ns)) return status;
     sched_yield();
   }
 }
 
 // With a body that is worth a look at how it is staged.
-absl::StatusOr<Reply> Session::AskLarge(int shard, Question question) {
+absl::Status Session::AskLarge(int shard, Question question, Reply* reply) {
   const std::uint64_t bytes = question.payload.size();
   question.past_caches = hand_over_.NextIsPastCaches(bytes);
   const TimeNs began_ns = RealClock::ReadNow();
-  absl::StatusOr<Reply> reply = Ask(shard, question);
-  if (reply.ok() && reply->code == 0) {
+  absl::Status status = Ask(shard, question, reply);
+  if (status.ok() && reply->code == 0) {
     hand_over_.Took(question.past_caches, bytes, RealClock::ReadNow() - began_ns);
   }
-  return reply;
+  return status;
 }
 
 absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
                            const Question& question) {
   const std::size_t body_bytes = question.key.size() + question.payload.size();
   const bool is_inline = body_bytes <= kInlineBytes;
-  const std::uint64_t staged_bytes =
-      is_inline ? 0 : fabric::StagedPayloadOffset(question.key.size()) + question.payload.size();
-  std::uint64_t staged = 0;
-  std::uint16_t staging_page = 0;
-  if (!is_inline) {
-    staging_page = lanes_.TakeStaging(lane, staged_bytes);
-    if (lanes_.TakePopulating(lane)) port_.PopulateStaging(lane);
-    std::copy(question.key.begin(), question.key.end(),
-              reinterpret_cast<char*>(port_.staging(lane) + staging_page * fabric::kPageBytes));
-    staged =
-        StageSome(lane, staging_page, question, fabric::StagedPayloadOffset(question.key.size()),
-                  std::min(staged_bytes, kSliceBytes));
-    Lane* shared = port_.lane(lane);
-    // Relaxed: ordered before the request by the ring's publishing exchange.
-    shared->drained_bytes.store(0, std::memory_order_relaxed);
-    shared->staged_bytes.store(staged, std::memory_order_relaxed);
-  }
+  Staged staged;
+  if (!is_inline) staged = BeginStaging(lane, question);
   TimeNs visible_at_ns = 0;
-  if (link_.enabled()) {
+  if (is_link_emulated_) {
     std::lock_guard<std::mutex> lock(link_mutex_);
     visible_at_ns =
         to_home_.VisibleAt(RealClock::ReadNow(), fabric::kCacheLineBytes + body_bytes, true);
@@ -164,17 +166,18 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
     request.payload_bytes = question.payload.size();
     request.argument = question.argument;
     request.key_bytes = static_cast<std::uint16_t>(question.key.size());
-    request.staging_page = staging_page;
+    request.staging_page = staged.page;
     if (is_inline) {
       // Either may be empty, and then it has no address.
       std::copy(question.key.begin(), question.key.end(), reinterpret_cast<char*>(request.body));
       std::copy(question.payload.begin(), question.payload.end(),
                 request.body + question.key.size());
     }
-    if (link_.enabled()) request.visible_at_ns = visible_at_ns;
+    if (is_link_emulated_) request.visible_at_ns = visible_at_ns;
   };
+  fabric::SubmissionProducer<>& submissions = *submissions_[static_cast<std::size_t>(shard)];
   Deadline deadline(question.timeout_ns != 0 ? question.timeout_ns : timeout_ns_);
-  for (IdleStrategy idle; !submissions_[static_cast<std::size_t>(shard)]->TryPush(fill);) {
+  for (IdleStrategy idle; !submissions.TryPush(fill);) {
     if (has_failed()) return Ended();
     RingIfAsleep(shard);
     if (idle.Idle() != IdleStrategy::Advice::kSleep) continue;
@@ -182,8 +185,25 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
     sched_yield();
   }
   RingIfAsleep(shard);
-  return staged < staged_bytes ? UploadRest(shard, lane, staging_page, question, staged)
-                               : absl::OkStatus();
+  return staged.bytes < staged.of_bytes ? UploadRest(shard, lane, question, staged)
+                                        : absl::OkStatus();
+}
+
+// The key and the first slice.
+Session::Staged Session::BeginStaging(int lane, const Question& question) {
+  const std::uint64_t payload_offset = fabric::StagedPayloadOffset(question.key.size());
+  Staged staged{.of_bytes = payload_offset + question.payload.size()};
+  staged.page = lanes_.TakeStaging(lane, staged.of_bytes);
+  if (lanes_.TakePopulating(lane)) port_.PopulateStaging(lane);
+  std::copy(question.key.begin(), question.key.end(),
+            reinterpret_cast<char*>(port_.staging(lane) + staged.page * fabric::kPageBytes));
+  staged.bytes = StageSome(lane, staged.page, question, payload_offset,
+                           std::min(staged.of_bytes, kSliceBytes));
+  Lane* shared = port_.lane(lane);
+  // Relaxed: ordered before the request by the ring's publishing exchange.
+  shared->drained_bytes.store(0, std::memory_order_relaxed);
+  shared->staged_bytes.store(staged.bytes, std::memory_order_relaxed);
+  return staged;
 }
 
 // Sequentially consistent, after the request (or slice) was published: see doorbell.h.
@@ -213,23 +233,20 @@ std::uint64_t Session::StageSome(int lane, std::uint16_t staging_page, const Que
 }
 
 // The client fills one slice while the home drains another.
-absl::Status Session::UploadRest(int shard, int lane, std::uint16_t staging_page,
-                                 const Question& question, std::uint64_t staged) {
-  const std::uint64_t body_bytes =
-      fabric::StagedPayloadOffset(question.key.size()) + question.payload.size();
+absl::Status Session::UploadRest(int shard, int lane, const Question& question, Staged staged) {
   Lane* shared = port_.lane(lane);
   const std::uint32_t request_id = lanes_.last_id(lane);
   IdleStrategy idle;
   Deadline deadline(question.timeout_ns);
   std::uint64_t last_drained = 0;
-  while (staged < body_bytes) {
-    const std::uint64_t to = std::min(body_bytes, staged + kSliceBytes);
+  while (staged.bytes < staged.of_bytes) {
+    const std::uint64_t to = std::min(staged.of_bytes, staged.bytes + kSliceBytes);
     // Acquire: the home has read what we are about to overwrite; partner of its release store.
     const std::uint64_t drained = shared->drained_bytes.load(std::memory_order_acquire);
     if (to <= drained + fabric::kAheadBytes) {
-      staged = StageSome(lane, staging_page, question, staged, to);
+      staged.bytes = StageSome(lane, staged.page, question, staged.bytes, to);
       // Sequentially consistent: published before we look whether the home sleeps.
-      shared->staged_bytes.store(staged);
+      shared->staged_bytes.store(staged.bytes);
       RingIfAsleep(shard);
       idle.Reset();
       continue;
@@ -250,18 +267,17 @@ absl::Status Session::UploadRest(int shard, int lane, std::uint16_t staging_page
 }
 
 absl::Status Session::AwaitReply(int lane, std::uint32_t request_id, const Question& question) {
-  const TimeNs timeout_ns = question.timeout_ns;
   Lane* shared = port_.lane(lane);
   // What comes with a payload comes from another node, through the home: a third thread, which may
   // need this one's core before it can answer.
   IdleStrategy idle = question.lane_payload == nullptr ? IdleStrategy() : IdleStrategy::Yielding();
-  Deadline deadline(timeout_ns);
+  Deadline deadline(question.timeout_ns);
   // Acquire: the reply is whole; partner of the home's store of done_id.
   while (shared->done_id.load(std::memory_order_acquire) != request_id) {
     if (idle.Idle() != IdleStrategy::Advice::kSleep) continue;
     if (has_failed()) return Ended();
     const TimeNs left_ns = deadline.Left();
-    if (left_ns == 0) return NoAnswer(timeout_ns);
+    if (left_ns == 0) return NoAnswer(question.timeout_ns);
     // Announce, look again, sleep (doorbell.h). Fail() changes done_id after it has set failed_, so
     // that either we see failed_ below or the futex does not sleep.
     const std::uint32_t seen = shared->done_id.load();
@@ -271,7 +287,7 @@ absl::Status Session::AwaitReply(int lane, std::uint32_t request_id, const Quest
     }
     shared->asleep.store(0);
   }
-  if (link_.enabled()) {
+  if (is_link_emulated_) {
     while (RealClock::ReadNow() < shared->visible_at_ns) sched_yield();
   }
   return absl::OkStatus();

@@ -36,21 +36,22 @@ absl::StatusOr<std::vector<GroupWrite>> Session::Ship(const WriteSet& set) {
       entry.key = write.key;
       continue;
     }
-    const absl::StatusOr<Reply> reply =
-        AskRoomy(ShardOf(entry.key_hash), {.op = Op::kPut,
-                                           .flags = fabric::kKeepBack,
-                                           .key = write.key,
-                                           .payload = *write.value,
-                                           .argument = fabric::kAnyVersion,
-                                           .timeout_ns = timeout_ns_});
-    absl::Status status = reply.status();
-    if (status.ok() && reply->code != 0) status = MakeError(*reply, write.key);
+    Reply reply;
+    absl::Status status = AskRoomy(ShardOf(entry.key_hash),
+                                   {.op = Op::kPut,
+                                    .flags = fabric::kKeepBack,
+                                    .key = write.key,
+                                    .payload = *write.value,
+                                    .argument = fabric::kAnyVersion,
+                                    .timeout_ns = timeout_ns_},
+                                   &reply);
+    if (status.ok() && reply.code != 0) status = MakeError(reply, write.key);
     if (!status.ok()) {
       shipped.pop_back();
       Unship(shipped);
       return status;
     }
-    entry.draft = reply->extent_offset;
+    entry.draft = reply.extent_offset;
   }
   return shipped;
 }
@@ -81,7 +82,6 @@ absl::StatusOr<Version> Session::Commit(const WriteSet& set) {
     return MakeError(*reply, names_one ? std::string_view(set.writes()[reply->value[1]].key)
                                        : std::string_view("transaction"));
   }
-  puts_.fetch_add(puts.size(), std::memory_order_relaxed);  // a statistic
   for (std::size_t i = 0; i < puts.size(); ++i) {
     const WriteSet::Write& write = set.writes()[i];
     // The node's own records of it are in its rings; what has one home may be cached.
@@ -90,8 +90,7 @@ absl::StatusOr<Version> Session::Commit(const WriteSet& set) {
                     .version = reply->version,
                     .extent_offset = (*shipped)[i].draft,
                     .value = {reply->value[0] & fabric::kUntracked, reply->value[1], 0}};
-    puts[i].OnReply(own, write.value ? write.value->size() : 0, copies_,
-                    link_.enabled() ? fabric::RealClock::ReadNow() : 0);
+    puts[i].OnReply(own, write.value ? write.value->size() : 0, copies_, NowOfLink());
   }
   return reply->version;
 }
@@ -101,11 +100,12 @@ absl::Status Session::ShipEffects(std::uint64_t invocation, const WriteSet& set)
   if (!shipped.ok()) return shipped.status();
   std::vector<std::byte> payload;
   for (const GroupWrite& entry : *shipped) fabric::AppendGroupWrite(entry, &payload);
-  const absl::StatusOr<Reply> reply = AskRoomy(
+  Reply reply;
+  absl::Status status = AskRoomy(
       0,
-      {.op = Op::kEffects, .payload = payload, .argument = invocation, .timeout_ns = timeout_ns_});
-  absl::Status status = reply.status();
-  if (status.ok()) status = fabric::MakeStatus(*reply, "what the function wrote");
+      {.op = Op::kEffects, .payload = payload, .argument = invocation, .timeout_ns = timeout_ns_},
+      &reply);
+  if (status.ok()) status = fabric::MakeStatus(reply, "what the function wrote");
   if (!status.ok()) Unship(*shipped);
   return status;
 }
@@ -123,7 +123,7 @@ absl::StatusOr<std::vector<Object>> Session::GetMany(absl::Span<const std::strin
   }
   fabric::TimeNs began_ns = 0;
   while (true) {
-    if (!wanted.empty()) cut.Begin(link_.enabled() ? fabric::RealClock::ReadNow() : 0);
+    if (!wanted.empty()) cut.Begin(NowOfLink());
     for (const std::size_t i : wanted) {
       absl::StatusOr<Object> object = Get(keys[i]);
       if (!object.ok()) return object.status();
@@ -150,7 +150,7 @@ absl::StatusOr<std::vector<Object>> Session::GetMany(absl::Span<const std::strin
 
 // Over an emulated link: one look at the index for each object, all under way at once.
 void Session::AwaitHeap(std::size_t objects) {
-  if (!link_.enabled()) return;
+  if (!is_link_emulated_) return;
   fabric::TimeNs back_ns = 0;
   for (int way = 0; way < 2; ++way) {
     {

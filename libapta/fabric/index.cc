@@ -11,15 +11,19 @@ namespace {
 
 // Copies memory that its writer may be changing: what comes of it is believed only after the
 // version was looked at again. Acquire loads, so that this later look stays later; partner: the
-// exchange of the version with 0 in Opc::Begin.
+// exchange of the version with 0 in Opc::Begin. Whole words: `bytes` rounded up.
 void CopyRacy(const std::byte* from, void* to, std::size_t bytes) {
   auto* out = static_cast<std::byte*>(to);
-  for (std::size_t i = 0; i < bytes; i += sizeof(std::uint64_t)) {
-    const std::uint64_t word = std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(
-                                                                  const_cast<std::byte*>(from + i)))
-                                   .load(std::memory_order_acquire);
-    std::memcpy(out + i, &word, std::min(sizeof(word), bytes - i));
+  auto* words = reinterpret_cast<std::uint64_t*>(const_cast<std::byte*>(from));
+  for (std::size_t i = 0; i * sizeof(*words) < bytes; ++i) {
+    const auto word = std::atomic_ref<std::uint64_t>(words[i]).load(std::memory_order_acquire);
+    std::memcpy(out + i * sizeof(word), &word, sizeof(word));
   }
+}
+std::uint64_t ReadRacy(const std::byte* from) {
+  std::uint64_t word;
+  CopyRacy(from, &word, sizeof(word));
+  return word;
 }
 
 // As CopyRacy for many bytes. The fence keeps the copy above the look at the version that follows
@@ -54,42 +58,41 @@ const IndexBucket* IndexView::BucketAt(std::uint64_t offset) const {
 }
 
 const ExtentHeader* IndexView::HeaderAt(std::uint64_t extent_offset) const {
-  if (!CheckedHeaderAt(extent_offset)) return nullptr;
+  ExtentHeader header;
+  if (!CopyHeader(extent_offset, &header)) return nullptr;
   return reinterpret_cast<const ExtentHeader*>(region_ + extent_offset);
 }
 
-std::optional<ExtentHeader> IndexView::CheckedHeaderAt(std::uint64_t extent_offset) const {
-  if (!IsInHeap(extent_offset)) return std::nullopt;
-  // Word by word through volatile: read once, so that what was checked is what is used.
-  ExtentHeader header;
-  const auto* words = reinterpret_cast<const volatile std::uint64_t*>(region_ + extent_offset);
-  std::array<std::uint64_t, sizeof(header) / sizeof(std::uint64_t)> copy;
-  for (std::size_t i = 0; i < copy.size(); ++i) copy[i] = words[i];
-  std::memcpy(&header, copy.data(), sizeof(header));
+bool IndexView::CopyHeader(std::uint64_t extent_offset, ExtentHeader* header) const {
+  if (!IsInHeap(extent_offset)) return false;
+  // Through volatile: each member is read once, so that what was checked is what is used.
+  const auto& from = *reinterpret_cast<const volatile ExtentHeader*>(region_ + extent_offset);
+  header->version = from.version;
+  header->payload_bytes = from.payload_bytes;
+  header->key_hash = from.key_hash;
+  header->checksum = from.checksum;
+  header->payload_offset = from.payload_offset;
+  header->key_bytes = from.key_bytes;
+  header->reserved = 0;
   const std::uint64_t room = region_bytes_ - extent_offset;
-  if (header.payload_bytes > room || header.key_bytes > kMaxKeyBytes ||
-      header.payload_offset != PayloadOffset(header.key_bytes, header.payload_bytes) ||
-      header.payload_offset > room - header.payload_bytes) {
-    return std::nullopt;
-  }
-  return header;
+  return header->payload_bytes <= room && header->key_bytes <= kMaxKeyBytes &&
+         header->payload_offset == PayloadOffset(header->key_bytes, header->payload_bytes) &&
+         header->payload_offset <= room - header->payload_bytes;
 }
 
 const IndexSlot* IndexView::Find(std::uint64_t key_hash, std::string_view key,
-                                 ExtentHeader* found_header) const {
+                                 ExtentHeader* header) const {
   const IndexBucket* bucket = bucket_ + (key_hash & (buckets_ - 1));
   for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
     for (const IndexSlot& slot : bucket->slot) {
       // Acquire: the header is whole; partner of the release in IndexWriter::Commit.
       const std::uint64_t word = slot.load(std::memory_order_acquire);
       if (!SlotTagMatches(word, key_hash)) continue;
-      const std::optional<ExtentHeader> header = CheckedHeaderAt(SlotExtentOffset(word));
-      if (!header || header->key_hash != key_hash || header->key_bytes != key.size()) continue;
-      const char* found =
-          reinterpret_cast<const ExtentHeader*>(region_ + SlotExtentOffset(word))->key_data();
-      if (std::memcmp(found, key.data(), key.size()) != 0) continue;
-      if (found_header != nullptr) *found_header = *header;
-      return &slot;
+      const std::uint64_t extent = SlotExtentOffset(word);
+      if (!CopyHeader(extent, header) || header->key_hash != key_hash) continue;
+      if (std::string_view(UncheckedHeaderAt(extent)->key_data(), header->key_bytes) == key) {
+        return &slot;
+      }
     }
     // Acquire: the bucket was zeroed before it was linked; partner: the release in Reserve.
     bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));
@@ -104,8 +107,9 @@ void IndexView::ForEachOfHash(
     for (const IndexSlot& slot : bucket->slot) {
       const std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
       if (!SlotTagMatches(word, key_hash)) continue;
-      const std::optional<ExtentHeader> header = CheckedHeaderAt(SlotExtentOffset(word));
-      if (header && header->key_hash == key_hash) visit(SlotExtentOffset(word), header->version);
+      ExtentHeader header;
+      if (!CopyHeader(SlotExtentOffset(word), &header) || header.key_hash != key_hash) continue;
+      visit(SlotExtentOffset(word), header.version);
     }
     bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
   }
@@ -145,11 +149,9 @@ std::optional<IndexEntry> IndexView::ReadUnregistered(const IndexSlot& slot) con
     return std::nullopt;
   }
   std::array<char, kMaxKeyBytes> key;
-  CopyRacy(from + sizeof(header), key.data(), AlignUp(header.key_bytes, sizeof(std::uint64_t)));
+  CopyRacy(from + sizeof(header), key.data(), header.key_bytes);
   // Invariant 4: the copies come before these looks, because CopyRacy loads with acquire.
-  std::uint64_t version_now;
-  CopyRacy(from, &version_now, sizeof(version_now));
-  if (version_now != header.version || slot.load() != word) return std::nullopt;
+  if (ReadRacy(from) != header.version || slot.load() != word) return std::nullopt;
   return IndexEntry{std::string(key.data(), header.key_bytes), header.version, header.payload_bytes,
                     extent};
 }
@@ -179,12 +181,12 @@ std::optional<IndexView::Place> IndexView::LocateUnregistered(std::uint64_t key_
       // the slot has changed, and is looked at again.
       for (bool is_same = false; SlotTagMatches(word, key_hash) && !is_same;) {
         const std::uint64_t extent = SlotExtentOffset(word);
-        const std::optional<ExtentHeader> header = CheckedHeaderAt(extent);
-        const bool found = header && header->key_hash == key_hash && header->version != 0 &&
-                           KeyStands(extent, *header, key);
+        ExtentHeader header;
+        const bool found = CopyHeader(extent, &header) && header.key_hash == key_hash &&
+                           header.version != 0 && KeyStands(extent, header, key);
         const std::uint64_t now = slot.load();
         is_same = now == word;
-        if (is_same && found) return Place{extent, header->version, &slot, word};
+        if (is_same && found) return Place{extent, header.version, &slot, word, header};
         word = now;
       }
     }
@@ -199,25 +201,23 @@ bool IndexView::KeyStands(std::uint64_t extent, const ExtentHeader& header,
   if (header.key_bytes != key.size()) return false;
   std::array<char, kMaxKeyBytes> copy;
   const std::byte* from = region_ + extent;
-  CopyRacy(from + sizeof(header), copy.data(), AlignUp(key.size(), sizeof(std::uint64_t)));
-  std::uint64_t version_now;
-  CopyRacy(from, &version_now, sizeof(version_now));  // after the key: see CopyRacy
-  return version_now == header.version && std::string_view(copy.data(), key.size()) == key;
+  CopyRacy(from + sizeof(header), copy.data(), key.size());
+  // The version after the key: see CopyRacy.
+  return ReadRacy(from) == header.version && std::string_view(copy.data(), key.size()) == key;
 }
 
 // The version alone does not tell: where the extent's memory has been cut anew, it is somebody's
 // payload, and may say anything. The slot alone does not either: the same extent may hold another
-// version of the key by now.
+// version of the key by now. Without a slot the key is looked at.
 bool IndexView::CopyUnregistered(const Place& place, const ExtentHeader& header,
                                  std::string_view key, std::byte* payload) const {
-  if (!KeyStands(place.extent, header, key)) return false;
+  if (place.slot == nullptr && !KeyStands(place.extent, header, key)) return false;
   Interleave();
   CopyBulkRacy(region_ + place.extent + header.payload_offset, payload, header.payload_bytes);
   Interleave();
-  std::uint64_t version_now;
-  CopyRacy(region_ + place.extent, &version_now, sizeof(version_now));
+  const bool is_whole = ReadRacy(region_ + place.extent) == header.version;
   const bool is_current = place.slot == nullptr || place.slot->load() == place.word;
-  return (version_now == header.version && is_current) || !Upholds(Rule::kCheckAfterCopy);
+  return (is_whole && is_current) || !Upholds(Rule::kCheckAfterCopy);
 }
 
 void IndexView::ForEachSlot(const std::function<void(const IndexSlot&)>& visit) const {

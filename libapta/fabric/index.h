@@ -62,11 +62,14 @@ class IndexView {
   IndexView() = default;
   IndexView(const std::byte* region, const Superblock& superblock);
 
-  // The slot that names `key`, or nullptr. For the slot's writer, whose extents cannot be reused
-  // under it, and `header`, if it is given, a checked copy of its header. Cost: one line for the
-  // bucket, one for the header of each slot whose tag matches.
-  const IndexSlot* Find(std::uint64_t key_hash, std::string_view key,
-                        ExtentHeader* header = nullptr) const;
+  // The slot that names `key`, and a checked copy of its header, or nullptr. For the slot's writer,
+  // whose extents cannot be reused under it. Cost: one line for the bucket, one for the header of
+  // each slot whose tag matches.
+  const IndexSlot* Find(std::uint64_t key_hash, std::string_view key, ExtentHeader* header) const;
+  const IndexSlot* Find(std::uint64_t key_hash, std::string_view key) const {
+    ExtentHeader header;
+    return Find(key_hash, key, &header);
+  }
 
   // The header at an offset, or nullptr when the offset, or the key and payload that the header
   // claims, do not lie in the heap. For registered readers and the writer.
@@ -80,8 +83,8 @@ class IndexView {
     return reinterpret_cast<const ExtentHeader*>(region_ + extent_offset);
   }
   // As HeaderAt, a copy that was checked after it was taken: for the memory server, where clients
-  // may write to the heap (trusted pools).
-  std::optional<ExtentHeader> CheckedHeaderAt(std::uint64_t extent_offset) const;
+  // may write to the heap (trusted pools). False: as nullptr.
+  bool CopyHeader(std::uint64_t extent_offset, ExtentHeader* header) const;
 
   // Calls `visit` with extent and version of each object whose key has this hash. For the writer.
   void ForEachOfHash(std::uint64_t key_hash,
@@ -103,10 +106,12 @@ class IndexView {
     std::uint64_t version = 0;
     const IndexSlot* slot = nullptr;  // that names it; nullptr: a home's reply did
     std::uint64_t word = 0;           // what the slot says
+    ExtentHeader header{};            // as it was then, if a slot names it
   };
   std::optional<Place> LocateUnregistered(std::uint64_t key_hash, std::string_view key) const;
   // Copies the payload of the version whose header was read at `place`; false: it has been
-  // superseded meanwhile, and what was copied may be nonsense.
+  // superseded meanwhile, and what was copied may be nonsense. A place that a home has named is
+  // looked at first, whether it holds `key`.
   bool CopyUnregistered(const Place& place, const ExtentHeader& header, std::string_view key,
                         std::byte* payload) const;
 
@@ -162,8 +167,7 @@ class IndexWriter {
   // A slot that Commit can fill for a key that Find did not find, or nullptr = heap full. Nothing
   // is visible until Commit.
   IndexSlot* Reserve(std::uint64_t key_hash);
-  IndexSlot* FindWritable(std::uint64_t key_hash, std::string_view key,
-                          ExtentHeader* header = nullptr) {
+  IndexSlot* FindWritable(std::uint64_t key_hash, std::string_view key, ExtentHeader* header) {
     return const_cast<IndexSlot*>(view_.Find(key_hash, key, header));
   }
 

@@ -5,8 +5,10 @@
 // Everything that a client writes is hostile: the home copies it, checks the copy, uses the copy.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "fabric/extent.h"
@@ -98,9 +100,11 @@ inline constexpr std::uint64_t kOwnRecord = 2;
 
 inline constexpr std::uint64_t kAnyVersion = ~std::uint64_t{0};  // no precondition
 
-inline constexpr std::size_t kInlineBytes = 208;
+inline constexpr std::size_t kInlineBytes = 216;
 
-struct Request {
+// Packed, so that it begins behind its ring's sequence of 4 bytes: then a key of 32 bytes ends in
+// the slot's first line.
+struct [[gnu::packed, gnu::aligned(4)]] Request {
   std::uint32_t request_id;  // unlike the lane's last; comes back in Reply::done_id
   Op op;
   std::uint8_t flags;
@@ -108,13 +112,23 @@ struct Request {
   std::uint64_t payload_bytes;
   std::uint64_t argument;  // by op
   std::uint16_t key_bytes;
-  std::uint16_t staging_page;  // where a staged body begins; the key does not wrap
-  std::uint16_t reserved[2];
+  std::uint16_t staging_page;    // where a staged body begins; the key does not wrap
   std::byte body[kInlineBytes];  // key, then payload, where they fit and kBodyStaged is not set
   std::uint64_t visible_at_ns;   // written and read only where a link is emulated
 };
-static_assert(sizeof(Request) == 248 && alignof(Request) == 8);
+static_assert(sizeof(Request) == 252 && alignof(Request) == 4);
+static_assert(offsetof(Request, body) == 28);
 static_assert(std::is_trivially_copyable_v<Request> && std::is_standard_layout_v<Request>);
+
+// Copies a request that its writer may still be changing: as much of it as the copy says that there
+// is, the lines beyond are not touched. Without visible_at_ns.
+inline void CopyRequest(const Request& from, Request* to) {
+  std::memcpy(to, &from, offsetof(Request, body));
+  if ((to->flags & kBodyStaged) != 0) return;
+  const std::uint64_t payload_bytes = to->payload_bytes;
+  const std::size_t bytes = to->key_bytes + std::min<std::uint64_t>(payload_bytes, kInlineBytes);
+  std::memcpy(to->body, from.body, std::min(bytes, kInlineBytes));
+}
 
 // Why a request failed, with what it takes to say so in words (see MakeStatus in control.h).
 enum class Reason : std::uint16_t {

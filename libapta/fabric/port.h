@@ -70,6 +70,7 @@ struct Lane {
     std::array<std::uint64_t, sizeof(Reply) / sizeof(std::uint64_t)> words;
     std::memcpy(words.data(), &from, sizeof(from));
     auto* to = reinterpret_cast<std::uint64_t*>(&reply);
+#pragma GCC unroll 8
     for (std::size_t i = 0; i < words.size(); ++i) {
       std::atomic_ref<std::uint64_t>(to[i]).store(words[i], std::memory_order_relaxed);
     }

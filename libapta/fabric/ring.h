@@ -33,7 +33,7 @@ struct SubmissionRing {
   static constexpr std::uint64_t kSlots = 128;
 
   struct alignas(kCacheLineBytes) Slot {
-    Atomic<std::uint64_t> sequence;  // ticket + 1 once the request is whole
+    Atomic<std::uint32_t> sequence;  // ticket + 1, its low half, once the request is whole
     Request request;                 // short requests end in the sequence's line
   };
   static_assert(sizeof(Slot) == 256);
@@ -73,7 +73,7 @@ class SubmissionProducer {
     // Sequentially consistent, and an exchange because that is the cheapest such store: the
     // request is published before the caller looks whether the home sleeps (doorbell.h), and
     // after its content (partner: the acquire load in TryPop).
-    slot.sequence.exchange(ticket + 1);
+    slot.sequence.exchange(static_cast<std::uint32_t>(ticket + 1));
     return true;
   }
 
@@ -89,18 +89,20 @@ class SubmissionConsumer {
  public:
   using Ring = SubmissionRing<Atomic>;
 
-  explicit SubmissionConsumer(Ring* ring) : ring_(ring) {}
+  explicit SubmissionConsumer(Ring* ring) : ring_(ring), next_(&ring->slot[0]) {}
 
-  // The next request, in place, or nullptr. The node can still write to it: copy, then check.
+  // The next request, in place, or nullptr. The node can still write to it: CopyRequest, then
+  // check.
   const Request* Peek() const {
-    const typename Ring::Slot& slot = ring_->slot[head_ % Ring::kSlots];
     // Acquire: partner of the exchange in TryPush. Any other value than ours means "not yet",
     // also a wrong one from a hostile node: it stops its own ring.
-    if (slot.sequence.load(std::memory_order_acquire) != head_ + 1) return nullptr;
-    return &slot.request;
+    if (next_->sequence.load(std::memory_order_acquire) != expected_) return nullptr;
+    return &next_->request;
   }
   void Consume() {
     ++head_;
+    next_ = &ring_->slot[head_ % Ring::kSlots];
+    expected_ = static_cast<std::uint32_t>(head_ + 1);
     // Release: our copy of the slot is done before a producer may overwrite it.
     ring_->head.store(head_, std::memory_order_release);
   }
@@ -108,6 +110,8 @@ class SubmissionConsumer {
  private:
   Ring* ring_;
   std::uint64_t head_ = 0;
+  const typename Ring::Slot* next_;  // of head_
+  std::uint32_t expected_ = 1;       // its sequence, when it has a request
 };
 
 // ---------------------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ class IndexTest : public ::testing::Test {
     return extent;
   }
   void Put(const std::string& key, std::uint64_t version, std::uint64_t hash) {
-    IndexSlot* slot = writer_->FindWritable(hash, key);
+    ExtentHeader old;
+    IndexSlot* slot = writer_->FindWritable(hash, key, &old);
     if (slot == nullptr) slot = writer_->Reserve(hash);
     ASSERT_NE(slot, nullptr);
     IndexWriter::Commit(slot, hash, MakeExtent(key, version, hash));
@@ -74,7 +75,8 @@ TEST_F(IndexTest, KeysAreFoundReplacedAndErased) {
   }
   for (int i = 0; i < 20'000; i += 3) {
     const std::string key = "key " + std::to_string(i);
-    IndexWriter::Erase(writer_->FindWritable(KeyHash(key), key));
+    ExtentHeader header;
+    IndexWriter::Erase(writer_->FindWritable(KeyHash(key), key, &header));
   }
   std::map<std::string, std::uint64_t> seen;
   view().ForEachSlot([&](const IndexSlot& slot) {

@@ -23,7 +23,7 @@ TEST(PortTest, BothSidesSeeOneMemory) {
     for (int shard = 0; shard < shards; ++shard) {
       const auto number = static_cast<std::uint64_t>(shard);
       server->invalidations(shard)->issued.store(number + 1);
-      node->submissions(shard)->slot[5].sequence.store(number + 100);
+      node->submissions(shard)->slot[5].sequence.store(static_cast<std::uint32_t>(number) + 100);
     }
     for (int shard = 0; shard < shards; ++shard) {
       const auto number = static_cast<std::uint64_t>(shard);

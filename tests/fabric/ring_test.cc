@@ -71,7 +71,7 @@ TEST(SubmissionRingTest, AFullRingSaysSoAndGoesOnWhereItWas) {
 TEST(SubmissionRingTest, WrongSequencesStopTheirRingAndNothingElse) {
   auto ring = std::make_unique<SubmissionRing<>>();
   SubmissionConsumer<> consumer(ring.get());
-  for (const std::uint64_t lie : {std::uint64_t{0}, std::uint64_t{2}, ~std::uint64_t{0}}) {
+  for (const std::uint32_t lie : {std::uint32_t{0}, std::uint32_t{2}, ~std::uint32_t{0}}) {
     ring->slot[0].sequence.store(lie);
     EXPECT_EQ(consumer.Peek(), nullptr);
   }

@@ -127,7 +127,7 @@ Node node[N];
 #define IS_EVICTION(r) ((r) & 1)
 #define RECORD(n, index) ((node[n].ring >> ((index) << 2)) & 15)
 /* An eviction's record is above the version that it evicts: what is being filled must go, too.
- * rule: EVICTION_RECORD_ABOVE daemon/home_verbs.cc:EvictCold */
+ * rule: EVICTION_RECORD_ABOVE daemon/home_verbs.cc:EvictSome */
 #if defined(BUG_EVICTION_RECORD_ABOVE)
 #define NEW(r) (((r) >> 1) + 1 - ((r) & 1))
 #else
@@ -337,7 +337,7 @@ inline End() {
 /* Nothing is cached in sync while a put of this node's is under way, and no fill is followed: others
  * may know its version before our reply has been processed, and nobody looks.
  * rule: SYNC_OWN_PUT_BLOCKS libapta/compute/cache.cc:MayInsert
- * rule: SYNC_OWN_PUT_NOT_FOLLOWED libapta/compute/cache.cc:BeginGet */
+ * rule: SYNC_OWN_PUT_NOT_FOLLOWED libapta/compute/cache.cc:BeginFill */
 #define PUT_BLOCKS(n) (MODE == SYNC && node[n].put != IDLE)
 #if defined(BUG_SYNC_OWN_PUT_BLOCKS)
 #define MAY_INSERT(n) true
@@ -349,7 +349,7 @@ inline End() {
 #else
 #define MAY_FOLLOW(n) !PUT_BLOCKS(n)
 #endif
-/* rule: FOLLOW_NOT_OVERTAKEN libapta/compute/cache.cc:BeginGet */
+/* rule: FOLLOW_NOT_OVERTAKEN libapta/compute/cache.cc:BeginFill */
 #if defined(BUG_FOLLOW_NOT_OVERTAKEN)
 #define IS_FOLLOWED(n) true
 #else
@@ -513,7 +513,7 @@ inline ServeGet(n) {
 
 /* The directory needs the entry, which is in S, for another object. Its sharers stay sharers until
  * the round is over, also when a get or a put makes the state SA: they may read the version.
- * rule: EVICTION_INVALIDATES daemon/home_verbs.cc:EvictCold
+ * rule: EVICTION_INVALIDATES daemon/home_verbs.cc:EvictSome
  * rule: EVICTION_KEEPS_SHARERS daemon/otc.cc:Evict */
 inline Evict() {
   holders = sharers & present;

@@ -220,14 +220,7 @@ void World::BeginGet(Node* node, Thread* thread) {
   }
   compute::PinTable* table = node->pins->ThreadTable();
   const std::uint64_t hash = key_hash_[thread->key_index];
-  const auto hit =
-      Getc::Find(node->cache.get(), hash, thread->key, table, [this] { return now_ns_; });
-  TraceApplied(node);
-  if (node->cache->is_fenced()) {
-    LoseSession(node);
-    return;
-  }
-  if (hit) {
+  if (const auto hit = Getc::Find(node->cache.get(), hash, thread->key, table)) {
     ++outcome_.hits;
     Trace("n{}.{} hits {}", node->index, thread->lane, thread->key);
     EndGet(node, thread, Got{.pinned = *hit, .copy = nullptr}, true);
@@ -235,7 +228,16 @@ void World::BeginGet(Node* node, Thread* thread) {
   }
   thread->get =
       std::make_unique<Getc>(node->cache.get(), hash, thread->key, table, profile_.copies);
-  const Getc::Step step = thread->get->Begin(/*home_sleeps=*/Chance(6));
+  const Getc::Step step = thread->get->Begin(/*home_sleeps=*/Chance(6), now_ns_);
+  TraceApplied(node);
+  if (node->cache->is_fenced()) {
+    LoseSession(node);
+    return;
+  }
+  if (step == Getc::Step::kFound) {
+    ++outcome_.hits;
+    Trace("n{}.{} hits {}", node->index, thread->lane, thread->key);
+  }
   if (step == Getc::Step::kFollow) {
     Trace("n{}.{} waits for another's fill of {}", node->index, thread->lane, thread->key);
   }
@@ -400,7 +402,7 @@ void World::Send(Node* node, Thread* thread, Op op, std::string_view key, std::s
     lane->staged_bytes.store(0);
     StageMore(node, thread);
   }
-  Trace("n{}.{} -> home #{}: {} {}{}", node->index, thread->lane, request.request_id, OpName(op),
+  Trace("n{}.{} -> home #{}: {} {}{}", node->index, thread->lane, thread->request_id, OpName(op),
         op == Op::kCall ? kFunction : key, MeaningOf(op, argument));
   node->requests.emplace_back(
       node->to_home.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload.size(), true), request);
