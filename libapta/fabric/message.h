@@ -109,7 +109,9 @@ struct Request {
   std::uint64_t argument;  // by op
   std::uint16_t key_bytes;
   std::uint16_t staging_page;  // where a staged body begins; the key does not wrap
-  std::uint16_t reserved[2];
+  std::uint16_t
+      core;  // where the sender runs (ThisCore), if another node has to answer; 0 = unsaid
+  std::uint16_t reserved;
   std::byte body[kInlineBytes];  // key, then payload, where they fit and kBodyStaged is not set
   std::uint64_t visible_at_ns;   // written and read only where a link is emulated
 };
