@@ -117,6 +117,7 @@ bool ExecutorManager::PlaceOne(Invocation* invocation, TimeNs now_ns) {
   FunctionState& function = *invocation->function;
   const auto choice = Place(*policy_, {.candidates = candidates,
                                        .declares_reads = invocation->declares_reads,
+                                       .function = function.id,
                                        .turn = function.placed,
                                        .last_node = function.last_node});
   if (invocation->explain) Record(*invocation, candidates, choice, now_ns);
