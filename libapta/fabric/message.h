@@ -84,7 +84,8 @@ inline constexpr std::uint8_t kHeaded = 2;
 inline constexpr std::uint8_t kLastOfWorker = 4;
 // kPut: not committed, but kept back as the node's draft -> extent, which a group names, or kAbort.
 inline constexpr std::uint8_t kKeepBack = 2;
-// kReady: what kEffects has said is committed together with the result.
+// kReady: what kEffects has said is committed together with the result. Asks for nothing more:
+// answered as a kCommitGroup once it is committed, with CANCELLED if the attempt does not count.
 inline constexpr std::uint8_t kHasEffects = 2;
 // kReady: the invocation failed; flags' upper bits hold its absl::StatusCode, payload the message.
 inline constexpr int kStatusShift = 3;
