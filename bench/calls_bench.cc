@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <deque>
 #include <memory>
 #include <string>
 #include <thread>
@@ -19,10 +21,13 @@ constexpr char kAbout[] =
     "  call/where:same_node      a function calls one on its own node (timed inside it)\n"
     "  call/where:same_process   the host is another node in the caller's process\n"
     "  call/where:other_node     the host is a process of its own\n"
-    "  call/where:asleep         the same, when home, Executor Manager and host sleep\n"
+    "  call/where:asleep         the same, 2 ms after home and host went to sleep; wake: a bare\n"
+    "                            futex wake-up after the same time, per_wake: over that\n"
     "  call_bytes                the same as other_node, with so many bytes there and back\n"
     "  chain                     a function that calls the next one, 10 deep\n"
-    "  fan_out                   100 are started, then waited for; 1 and 2 nodes of 2 threads\n"
+    "  fan_out                   100 are started, then waited for; 1 to 8 nodes of 2 threads\n"
+    "  call_rate                 calls per second of one caller that keeps 4 under way for each\n"
+    "                            of 1 to 8 nodes\n"
     "per_ring: over the bare ring round trip of the same turn.\n";
 
 constexpr char kPool[] = "strict";
@@ -144,16 +149,27 @@ void CallOtherNode(benchmark::State& state, std::size_t bytes) {
           [&](std::uint64_t) { return CallEcho(nodes.client(), input); });
 }
 
+// Each beside a bare wake-up, both after the same time of sleep.
 void CallAsleep(benchmark::State& state) {
+  constexpr double kIdleNs = 2e6;
   Nodes nodes(1, 1);
   const SleepWatch watch(g_server->socket(), kPool);
-  const auto prepare = [&](std::uint64_t) {
-    if (!watch.AwaitSleep()) return false;
-    SleepWatch::Spin(1e6);  // the host sleeps by then too
-    return watch.IsAsleep();
-  };
-  Measure(state, {.least = 20}, nullptr, prepare,
-          [&](std::uint64_t) { return CallEcho(nodes.client(), AsBytes("hello")); });
+  Sleeper sleeper;
+  Samples wakes, calls;
+  TakeSamples(state, {.least = 20}, nullptr, [&](std::uint64_t) {
+    if (!watch.AwaitSleep()) return -1.0;
+    SleepWatch::Spin(kIdleNs);  // the host sleeps by then too
+    const auto began = Clock::now();
+    const bool ok = CallEcho(nodes.client(), AsBytes("hello"));
+    calls.Add(NsSince(began));
+    if (!ok || !watch.AwaitSleep()) return -1.0;
+    sleeper.Wake();
+    SleepWatch::Spin(kIdleNs);
+    wakes.Add(sleeper.Wake());
+    return calls.all().back();
+  });
+  state.counters["wake_s"] = wakes.Median() * 1e-9;
+  state.counters["per_wake"] = calls.Median() / std::max(wakes.Median(), 1.0);
 }
 
 void CallChain(benchmark::State& state) {
@@ -179,6 +195,30 @@ void FanOut(benchmark::State& state, int node_count) {
   });
 }
 
+// One caller that never waits for the first of its calls before it has begun the next ones.
+void CallRate(benchmark::State& state, int node_count) {
+  const std::size_t under_way = 4 * static_cast<std::size_t>(node_count);
+  Nodes nodes(node_count, 2);
+  for (auto _ : state) {
+    std::deque<Pending> pending;
+    std::uint64_t calls = 0;
+    const auto began = Clock::now();
+    while (calls == 0 || NsSince(began) < SecondsPerRepetition() * 1e9) {
+      while (pending.size() < under_way) {
+        absl::StatusOr<Pending> started = nodes.client().Start("echo", AsBytes("hello"));
+        if (!started.ok()) return state.SkipWithError("a call was refused");
+        pending.push_back(*std::move(started));
+      }
+      if (!pending.front().Wait().ok()) return state.SkipWithError("a call failed");
+      pending.pop_front();
+      ++calls;
+    }
+    const double seconds = NsSince(began) * 1e-9;
+    state.SetIterationTime(seconds / static_cast<double>(calls));
+    state.counters["calls_per_s"] = static_cast<double>(calls) / seconds;
+  }
+}
+
 void RegisterAll() {
   g_server =
       std::make_unique<Server>(std::vector<PoolOptions>{{.name = kPool, .bytes = 256 << 20}});
@@ -190,8 +230,10 @@ void RegisterAll() {
     Add(Name("call_bytes", {{"size", std::to_string(bytes)}}), CallOtherNode, bytes);
   }
   Add(Name("chain", {{"length", std::to_string(kChain)}}), CallChain);
-  for (const int count : {1, 2}) {
-    Add(Name("fan_out", {{"calls", "100"}, {"nodes", std::to_string(count)}}), FanOut, count);
+  for (const int count : {1, 2, 4, 8}) {
+    const std::string nodes = std::to_string(count);
+    Add(Name("fan_out", {{"calls", "100"}, {"nodes", nodes}}), FanOut, count);
+    Add(Name("call_rate", {{"nodes", nodes}}), CallRate, count);
   }
 }
 

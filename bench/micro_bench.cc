@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -33,6 +34,8 @@ constexpr char kAbout[] =
     "  ring_round_trip        a submission ring there, a lane back: the floor of every message;\n"
     "                         how:lean reads only what it must, how:home copies the whole\n"
     "                         request and writes a whole reply, as a home does\n"
+    "  yield_round_trip       two threads on one core, each yields until the other has had it:\n"
+    "                         what a message costs more, each way, where a core has two pollers\n"
     "  wake                   a thread that slept: by futex, or by doorbell (eventfd and epoll)\n"
     "  hand_over              a copy whose source another core has just written, or whose target\n"
     "                         it has just read\n"
@@ -61,6 +64,32 @@ void RoundTrip(benchmark::State& state, Floor::Kind kind) {
     floor.Sleep();
     return ns;
   });
+}
+
+// --- two pollers, one core
+
+void YieldRoundTrip(benchmark::State& state) {
+  std::atomic<std::uint32_t> ping{0}, pong{0};
+  std::atomic<bool> stop{false};
+  std::thread peer([&] {
+    UseCores(Cores::kHomes);
+    while (!stop.load()) {
+      pong.store(ping.load());
+      sched_yield();
+    }
+  });
+  cpu_set_t before;
+  sched_getaffinity(0, sizeof(before), &before);
+  UseCores(Cores::kHomes);
+  std::uint32_t round = 0;
+  Measure(state, {}, nullptr, [&](std::uint64_t) {
+    ping.store(++round);
+    while (pong.load() != round) sched_yield();
+    return true;
+  });
+  stop.store(true);
+  peer.join();
+  sched_setaffinity(0, sizeof(before), &before);
 }
 
 // --- waking
@@ -250,6 +279,7 @@ void RegisterAll() {
   Add("flag_round_trip", RoundTrip, Floor::Kind::kFlags);
   Add(Name("ring_round_trip", {{"how", "lean"}}), RoundTrip, Floor::Kind::kLean);
   Add(Name("ring_round_trip", {{"how", "home"}}), RoundTrip, Floor::Kind::kHome);
+  Add("yield_round_trip", YieldRoundTrip);
   for (const std::int64_t idle_us : {100, 2000}) {
     const std::string idle = std::to_string(idle_us);
     Add(Name("wake", {{"by", "futex"}, {"idle_us", idle}}), WakeUp, false, idle_us);

@@ -52,4 +52,27 @@ void SleepWatch::Spin(double ns) {
   for (const auto began = Clock::now(); NsSince(began) < ns;) fabric::CpuRelax();
 }
 
+Sleeper::~Sleeper() {
+  stop_.store(true);
+  Wake();
+  thread_.join();
+}
+
+double Sleeper::Wake() {
+  const std::uint32_t round = ping_.load() + 1;
+  const auto began = Clock::now();
+  ping_.store(round);
+  fabric::FutexWake(&ping_);
+  while (pong_.load() != round) fabric::CpuRelax();
+  return NsSince(began);
+}
+
+void Sleeper::Run() {
+  UseCores(Cores::kHomes);
+  for (std::uint32_t seen = 0; !stop_.load();) {
+    while (ping_.load() == seen) fabric::FutexWait(&ping_, seen, 10'000'000'000);
+    pong_.store(++seen);
+  }
+}
+
 }  // namespace apta::bench

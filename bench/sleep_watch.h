@@ -1,7 +1,11 @@
-// Whether a home sleeps, as its pool's superblock says: for what is measured while it does.
+// Whether a home sleeps, as its pool's superblock says: for what is measured while it does. And
+// what a wake-up costs at least.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "fabric/fd.h"
@@ -23,6 +27,22 @@ class SleepWatch {
   fabric::UniqueFd socket_;
   std::vector<fabric::UniqueFd> fds_;
   fabric::Region region_;
+};
+
+// A bare futex sleeper on the homes' core.
+class Sleeper {
+ public:
+  Sleeper() : thread_([this] { Run(); }) {}
+  Sleeper(const Sleeper&) = delete;
+  Sleeper& operator=(const Sleeper&) = delete;
+  ~Sleeper();
+  double Wake();  // ns until it runs
+
+ private:
+  void Run();
+  std::atomic<bool> stop_{false};
+  std::atomic<std::uint32_t> ping_{0}, pong_{0};
+  std::thread thread_;
 };
 
 }  // namespace apta::bench

@@ -156,37 +156,6 @@ void GetMissAsleep(benchmark::State& state, const std::string& socket, std::int6
   }
 }
 
-// A bare futex sleeper on the homes' core.
-class Sleeper {
- public:
-  Sleeper() : thread_([this] { Run(); }) {}
-  ~Sleeper() {
-    stop_.store(true);
-    Wake();
-    thread_.join();
-  }
-  double Wake() {
-    const std::uint32_t round = ping_.load() + 1;
-    const auto began = Clock::now();
-    ping_.store(round);
-    fabric::FutexWake(&ping_);
-    while (pong_.load() != round) fabric::CpuRelax();
-    return NsSince(began);
-  }
-
- private:
-  void Run() {
-    UseCores(Cores::kHomes);
-    for (std::uint32_t seen = 0; !stop_.load();) {
-      while (ping_.load() == seen) fabric::FutexWait(&ping_, seen, 10'000'000'000);
-      pong_.store(++seen);
-    }
-  }
-  std::atomic<bool> stop_{false};
-  std::atomic<std::uint32_t> ping_{0}, pong_{0};
-  std::thread thread_;
-};
-
 // Each get of a large object beside a bare wake-up, both after the same time of sleep.
 void FirstGet(benchmark::State& state, const std::string& socket, std::int64_t idle_us) {
   Client client = Connect(socket, "bench", "strict");

@@ -125,15 +125,16 @@ void Home::EndReady(const Upload& upload, TimeNs now_ns) {
   const scheduler::Payload payload{upload.extent};
   const int code = std::min<int>(upload.flags >> fabric::kStatusShift,
                                  static_cast<int>(StatusCode::kUnauthenticated));
+  bool commits = false;
   if (upload.argument == 0) {
     Release(payload);
-  } else if (!CommitEffects(upload, payload)) {
+  } else if (!(commits = CommitEffects(upload, payload))) {
     executor_->Finish(from.node, upload.argument, static_cast<StatusCode>(code), payload, now_ns);
   }
-  if ((upload.flags & fabric::kLastOfWorker) != 0) {
-    Fail(from, StatusCode::kCancelled, Reason::kCancelled);
-  } else {
+  if ((upload.flags & (fabric::kLastOfWorker | fabric::kHasEffects)) == 0) {
     executor_->Ready(from);
+  } else if (!commits) {  // else the group answers
+    Fail(from, StatusCode::kCancelled, Reason::kCancelled);
   }
   executor_->Poll(now_ns);
 }

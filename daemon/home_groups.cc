@@ -56,13 +56,15 @@ bool Home::CommitEffects(const Upload& upload, scheduler::Payload result) {
   if (!writes) return false;
   executor_->Poll(now_ns_);  // ends it if its deadline is over
   const bool is_good = (upload.flags & fabric::kHasEffects) != 0;
-  const Waiter nobody{upload.node, fabric::kNoLane, 0};
   if (is_good && executor_->BeginCommit(upload.node, upload.argument)) {
-    groups_.Commit(nobody, *std::move(writes), /*caches=*/false, upload.argument, result);
+    // The worker waits for the commit, learns its version, and caches what it has written.
+    const Waiter worker{upload.node, upload.lane, upload.request_id};
+    groups_.Commit(worker, *std::move(writes), /*caches=*/true, upload.argument, result);
     RunDeferred();
     return true;
   }
   if (is_good && !fabric::Upholds(fabric::Rule::kOneAttemptCommits)) {
+    const Waiter nobody{upload.node, fabric::kNoLane, 0};
     groups_.Commit(nobody, *std::move(writes), /*caches=*/false);
     return false;
   }
@@ -72,22 +74,15 @@ bool Home::CommitEffects(const Upload& upload, scheduler::Payload result) {
 
 void Home::OnGroupEnded(const GroupCommits::Ended& ended) {
   const bool has_committed = ended.version != 0;
-  if (ended.invocation == 0) {
-    if (ended.from.lane == fabric::kNoLane) {
-      return;
-    } else if (has_committed) {
-      gate_->Answer(
-          ended.from,
-          {.version = ended.version,
-           .extent_offset = ended.extent,
-           .value = {ended.untracked ? fabric::kUntracked : std::uint64_t{0}, ended.issued, 0}},
-          0);
-    } else {
-      if (ended.error.reason == Reason::kPoolFull) NudgeOwing();
-      gate_->Answer(ended.from, ended.error, 0);
-    }
-    return;
+  if (!has_committed && ended.error.reason == Reason::kPoolFull) NudgeOwing();
+  if (ended.from.lane != fabric::kNoLane) {
+    const Reply committed{
+        .version = ended.version,
+        .extent_offset = ended.extent,
+        .value = {ended.untracked ? fabric::kUntracked : std::uint64_t{0}, ended.issued, 0}};
+    gate_->Answer(ended.from, has_committed ? committed : ended.error, 0);
   }
+  if (ended.invocation == 0) return;
   if (has_committed) {
     executor_->EndCommit(ended.invocation, StatusCode::kOk, ended.result, now_ns_);
     return;

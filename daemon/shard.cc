@@ -123,8 +123,11 @@ void Shard::Run() {
   fabric::IdleStrategy idle;
   while (!stop_.load(std::memory_order_relaxed)) {  // the doorbell orders it, see Sleep
     if (PollOnce() > 0) {
-      idle.Reset();
-    } else if (idle.Idle() == fabric::IdleStrategy::Advice::kSleep) {
+      idle.Reset(has_answered_here_);
+      if (!has_answered_here_) continue;
+      has_answered_here_ = false;  // who was answered gets this core without another look
+    }
+    if (idle.Idle() == fabric::IdleStrategy::Advice::kSleep) {
       Sleep();
       idle.Reset();
     }
@@ -158,7 +161,11 @@ int Shard::PollNode(NodeId node, NodeState* state) {
     if (is_on_its_way && !is_lie) return taken + 1;  // do not sleep
     state->requests.Consume();
     ++taken;
+    if (request.lane < fabric::kLanes) {
+      asker_core_ = &(state->core[request.lane] = request.core);
+    }
     const bool is_good = !is_lie && state->home->Step(node, request, now_ns_);
+    asker_core_ = nullptr;
     if (!is_good && ++state->bad_requests == kMaxBadRequests) {
       observer_.on_hostile(node);
     }
@@ -201,6 +208,18 @@ void Shard::Sleep() {
 
 // ---------------------------------------------------------------------------------------------
 
+// Who waits in the lane, on `core`, shares that with this thread, or with the node whose request is
+// the reason why it is answered: two of a call's three threads have one core. If that is not known,
+// what was last said stands.
+void Shard::TellSharing(const std::uint16_t& core, Lane* lane) {
+  const bool is_here = core == fabric::ThisCore();
+  has_answered_here_ = has_answered_here_ || is_here;
+  const bool has_peer = asker_core_ != nullptr && asker_core_ != &core && *asker_core_ != 0;
+  if (!is_here && !has_peer) return;
+  // Relaxed: ordered by the store of done_id.
+  lane->shares_core.store(is_here || *asker_core_ == core ? 1 : 0, std::memory_order_relaxed);
+}
+
 void Shard::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_t payload_bytes) {
   if (!node_[to.node]) return;
   NodeState& state = *node_[to.node];
@@ -209,6 +228,8 @@ void Shard::Answer(const scheduler::Waiter& to, const Reply& reply, std::uint64_
   // the same through the request that we answer.
   (void)lane->done_id.load(std::memory_order_acquire);
   lane->SetReply(reply);
+  const bool is_said = to.lane < state.core.size() && state.core[to.lane] != 0;
+  if (is_said) TellSharing(state.core[to.lane], lane);
   if (is_link_emulated_) {
     lane->SetVisibleAt(state.to_node.VisibleAt(now_ns_, fabric::kCacheLineBytes + payload_bytes,
                                                /*is_call=*/false));

@@ -82,6 +82,7 @@ class Shard final : private NodeGate {
     fabric::InvalidationIssuer<> invalidations;
     fabric::LinkDirection to_node;
     std::uint64_t bad_requests = 0;
+    std::array<std::uint16_t, fabric::kLanes> core{};  // of who waits there (Request::core)
   };
 
   Shard(int index, std::vector<Pool*> pools, const LinkOptions& link,
@@ -92,6 +93,7 @@ class Shard final : private NodeGate {
   int PollOnce();
   int PollNode(NodeId node, NodeState* state);
   void WakeAnswered();
+  void TellSharing(const std::uint16_t& core, fabric::Lane* lane);
   void Sleep();
   void SetAsleep(std::uint32_t asleep);
 
@@ -121,7 +123,9 @@ class Shard final : private NodeGate {
   std::vector<std::unique_ptr<Home>> homes_;
   std::array<std::optional<NodeState>, fabric::kMaxNodes> node_;
   std::vector<std::pair<NodeId, NodeState*>> attached_;
-  std::vector<fabric::Lane*> answered_;  // since the last WakeAnswered
+  std::vector<fabric::Lane*> answered_;        // since the last WakeAnswered
+  const std::uint16_t* asker_core_ = nullptr;  // of the request that is being stepped
+  bool has_answered_here_ = false;             // somebody who waits on this thread's core
   TimeNs now_ns_ = 0;
   std::uint32_t polls_ = 0;
 

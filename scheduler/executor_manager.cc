@@ -27,7 +27,10 @@ void Remember(std::vector<FailedAttempt>* history, std::string_view node, Failed
 }  // namespace
 
 ExecutorManager::ExecutorManager(Environment* environment, const Policy* policy)
-    : environment_(environment), policy_(policy), track_(kMaxTracks) {}
+    : environment_(environment),
+      policy_(policy),
+      track_(kMaxTracks),
+      candidates_(fabric::kMaxNodes) {}
 
 Reason ExecutorManager::Register(NodeId node, std::string_view function,
                                  const FunctionLimits& limits) {

@@ -239,6 +239,7 @@ class ExecutorManager {
   bool has_changed_ = false;     // since the queues were looked at: room may have been made
   bool waits_for_acks_ = false;  // something queued would start, were it not for invariant 1
   std::vector<Track> track_;
+  std::vector<Candidate> candidates_;  // PlaceOne's: too many to be made anew for each call
   std::deque<Explanation> explanation_;
 };
 

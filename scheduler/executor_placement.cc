@@ -112,12 +112,12 @@ std::size_t ExecutorManager::Look(const Invocation& invocation,
 
 // Invariant 1.
 bool ExecutorManager::PlaceOne(Invocation* invocation, TimeNs now_ns) {
-  std::array<Candidate, fabric::kMaxNodes> all;
-  const std::size_t count = Look(*invocation, absl::MakeSpan(all));
-  const auto candidates = absl::MakeConstSpan(all.data(), count);
+  const std::size_t count = Look(*invocation, absl::MakeSpan(candidates_));
+  const auto candidates = absl::MakeConstSpan(candidates_.data(), count);
   FunctionState& function = *invocation->function;
   const auto choice = Place(*policy_, {.candidates = candidates,
                                        .declares_reads = invocation->declares_reads,
+                                       .function = function.id,
                                        .turn = function.placed,
                                        .last_node = function.last_node});
   if (invocation->explain) Record(*invocation, candidates, choice, now_ns);

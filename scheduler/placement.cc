@@ -88,8 +88,10 @@ Choice CriterionLocality::Choose(const Snapshot& snapshot,
 }
 
 Choice Random::Choose(const Snapshot& snapshot, absl::Span<const std::size_t> eligible) const {
-  // SplitMix64 of the turn: the same run makes the same choices.
-  std::uint64_t x = (snapshot.turn + 1) * 0x9e37'79b9'7f4a'7c15;
+  // SplitMix64 of the turn, from another start for each function, or the n-th placements of all
+  // would fall together: the same run makes the same choices.
+  std::uint64_t x = snapshot.function * 0xbf58'476d'1ce4'e5b9;
+  x = ((x ^ (x >> 31)) + snapshot.turn + 1) * 0x9e37'79b9'7f4a'7c15;
   x = (x ^ (x >> 30)) * 0xbf58'476d'1ce4'e5b9;
   x = (x ^ (x >> 27)) * 0x94d0'49bb'1331'11eb;
   return {eligible[(x ^ (x >> 31)) % eligible.size()], Because::kChance};

@@ -48,6 +48,7 @@ Verdict Judge(const Candidate& candidate);
 struct Snapshot {
   absl::Span<const Candidate> candidates;  // by node
   bool declares_reads = false;
+  std::uint64_t function = 0;               // which one
   std::uint64_t turn = 0;                   // placements of this function so far
   std::optional<fabric::NodeId> last_node;  // that was chosen for this function
 };

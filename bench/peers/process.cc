@@ -67,13 +67,13 @@ std::string TailOf(const std::string& log) {
 
 absl::StatusOr<ServerProcess> ServerProcess::Start(std::vector<std::string> words,
                                                    const std::string& socket,
-                                                   const std::string& log) {
+                                                   const std::string& log, bench::Cores cores) {
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   const pid_t self = getpid();
   // The child inherits where it may run.
-  bench::UseCores(bench::Cores::kHomes);
+  bench::UseCores(cores);
   const pid_t pid = fork();
   if (pid == 0) BecomeServer(arguments.data(), log.c_str(), self);
   bench::UseCores(bench::Cores::kCallers);

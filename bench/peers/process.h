@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "bench/cores.h"
 
 namespace apta::peers {
 
@@ -15,10 +16,12 @@ namespace apta::peers {
 // started it (PR_SET_PDEATHSIG is about threads): the main thread starts servers.
 class ServerProcess {
  public:
-  // Returns when the socket takes connections. UNAVAILABLE names the program and ends with what it
+  // Returns when the socket takes connections: its own, or for a client that serves nothing the one
+  // that it connects to. UNAVAILABLE names the program and ends with what it
   // last wrote to `log`; a program that is not there is one that ended at once.
   static absl::StatusOr<ServerProcess> Start(std::vector<std::string> words,
-                                             const std::string& socket, const std::string& log);
+                                             const std::string& socket, const std::string& log,
+                                             bench::Cores cores = bench::Cores::kHomes);
   ServerProcess(ServerProcess&& other) noexcept : pid_(other.pid_) { other.pid_ = -1; }
   ServerProcess& operator=(ServerProcess&&) = delete;
   ~ServerProcess();

@@ -41,7 +41,7 @@ std::string Ratio(double ratio) {
 
 // The kind of operation that stands for a workload in the table.
 std::string_view ShownOp(std::string_view workload) {
-  return workload == "mix" ? "all" : workload == "put" ? "put" : "get";
+  return workload == "mix" ? "all" : workload == "read" ? "get" : workload;
 }
 
 bool IsShown(const Record& record) { return record.op == ShownOp(record.workload); }
@@ -103,7 +103,19 @@ void Report::Add(std::vector<Record> cell) {
   records_.insert(records_.end(), cell.begin(), cell.end());
 }
 
-void Report::PrintBlock(std::string_view title) const {
+Record MakeRecord(Record cell, std::string op, const Rounds& rounds) {
+  cell.op = std::move(op);
+  cell.median_ns = MedianOf(rounds.medians_ns);
+  cell.p99_ns = MedianOf(rounds.p99s_ns);
+  cell.ops_per_s = MedianOf(rounds.ops_per_s);
+  cell.rounds = static_cast<int>(rounds.medians_ns.size());
+  cell.cv = VariationOf(rounds.medians_ns);
+  cell.samples = rounds.samples;
+  return cell;
+}
+
+void Report::PrintBlock(std::string_view title,
+                        absl::Span<const std::string_view> workloads) const {
   if (records_.empty()) return;
   const Record& last = records_.back();
   std::vector<std::string> systems;
@@ -119,14 +131,14 @@ void Report::PrintBlock(std::string_view title) const {
     fields[{record.system, record.workload}] = Field(record);
   }
   Print("\n{}\n{:<20}", title, "");
-  for (const Workload& workload : kWorkloads) {
-    Print("| {:<5}{:>3}  ±    {:>7} {:>6} ", workload.name, "p50", "p99", "×Āpta");
+  for (const std::string_view workload : workloads) {
+    Print("| {:<5}{:>3}  ±    {:>7} {:>6} ", workload, "p50", "p99", "×Āpta");
   }
   Print("\n");
   for (const std::string& system : systems) {
     Print("{:<20}", system);
-    for (const Workload& workload : kWorkloads) {
-      const auto field = fields.find({system, std::string(workload.name)});
+    for (const std::string_view workload : workloads) {
+      const auto field = fields.find({system, std::string(workload)});
       Print("| {:<28} ", field != fields.end() ? field->second : "");
     }
     Print("\n");

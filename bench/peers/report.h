@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "bench/peers/statistics.h"
 
 namespace apta::peers {
 
@@ -38,13 +40,16 @@ struct Record {
   double ratio = 0;  // median_ns / Āpta's; 0 if Āpta was not measured
 };
 
+// What the rounds of a kind of operation were.
+Record MakeRecord(Record cell, std::string op, const Rounds& rounds);
+
 class Report {
  public:
   // One cell's systems, each with its kinds of operations; fills their ratios.
   void Add(std::vector<Record> cell);
   // All workloads of one size, popularity and number of clients, which were added last: a row for
   // each system, in the order in which they were measured, whoever wins.
-  void PrintBlock(std::string_view title) const;
+  void PrintBlock(std::string_view title, absl::Span<const std::string_view> workloads) const;
   // How often who won, and every cell in which Āpta did not.
   void PrintSummary() const;
   absl::Status WriteJson(const std::string& path, const nlohmann::json& settings) const;

@@ -168,8 +168,11 @@ class Runner {
       const absl::Status status = RunCell(dataset, popularity, workload, sequences, contenders);
       if (!status.ok()) return status;
     }
+    std::vector<std::string_view> columns;
+    for (const Workload& workload : kWorkloads) columns.push_back(workload.name);
     report_->PrintBlock(fmt::format("{}, {} keys, {}, {} client{}", dataset.label(), dataset.size(),
-                                    NameOf(popularity), clients, clients > 1 ? "s" : ""));
+                                    NameOf(popularity), clients, clients > 1 ? "s" : ""),
+                        columns);
     return absl::OkStatus();
   }
 
@@ -206,17 +209,10 @@ class Runner {
     return absl::OkStatus();
   }
 
-  static void Append(const Rounds& rounds, std::string op, Record record,
+  static void Append(const Rounds& rounds, std::string op, const Record& record,
                      std::vector<Record>* records) {
     if (rounds.medians_ns.empty()) return;
-    record.op = std::move(op);
-    record.median_ns = MedianOf(rounds.medians_ns);
-    record.p99_ns = MedianOf(rounds.p99s_ns);
-    record.ops_per_s = MedianOf(rounds.ops_per_s);
-    record.rounds = static_cast<int>(rounds.medians_ns.size());
-    record.cv = VariationOf(rounds.medians_ns);
-    record.samples = rounds.samples;
-    records->push_back(std::move(record));
+    records->push_back(MakeRecord(record, std::move(op), rounds));
   }
 
   Turn Prepare(const Dataset& dataset, const Workload& workload, const System& system) const {

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <optional>
 
 #include "common/crew.h"
@@ -104,36 +105,87 @@ absl::StatusOr<Measured> RunOnce(const Application& application, const apta::Wor
   return measured;
 }
 
-absl::StatusOr<Measured> RunOn(const std::string& socket, const Application& application,
-                               const RunOptions& options, const std::string& scratch) {
-  const absl::StatusOr<apta::Workflow> workflow = LoadWorkflow(application, options.pinned);
-  if (!workflow.ok()) return workflow.status();
-  absl::StatusOr<apta::Client> client =
-      apta::Client::Connect({.socket = socket, .node = fmt::format("driver/{}", getpid())});
-  if (!client.ok()) return client.status();
-  Crew crew;
-  const absl::Status ready = crew.Start({&application}, socket, *client, Crew::Reports::kEach);
-  if (!ready.ok()) return ready;
-  absl::StatusOr<Measured> measured = absl::InvalidArgumentError("no run was asked for");
-  for (int i = 1; i <= options.runs; ++i) {
-    measured = RunOnce(application, *workflow,
-                       {.data = options.data,
-                        .variant = options.variant,
-                        .run = fmt::format("{}/{}-{}", application.name, getpid(), i),
-                        .scratch = scratch},
-                       *client, crew);
-    if (!measured.ok()) return measured;
+// All that runs of an application need.
+class Ensemble {
+ public:
+  Ensemble(const Application& application, const RunOptions& options)
+      : application_(application), options_(options) {}
+
+  // Once, before Run.
+  absl::Status Start(const std::string& policy) {
+    absl::StatusOr<Stage> stage = Stage::Open(options_.socket, policy);
+    if (!stage.ok()) return stage.status();
+    stage_.emplace(*std::move(stage));
+    absl::StatusOr<apta::Workflow> workflow = LoadWorkflow(application_, options_.pinned);
+    if (!workflow.ok()) return workflow.status();
+    workflow_.emplace(*std::move(workflow));
+    absl::StatusOr<apta::Client> client = apta::Client::Connect(
+        {.socket = stage_->socket(), .node = fmt::format("driver/{}", getpid())});
+    if (!client.ok()) return client.status();
+    client_.emplace(*std::move(client));
+    return crew_.Start({&application_}, stage_->socket(), *client_, Crew::Reports::kEach);
   }
-  return measured;
+  absl::StatusOr<Measured> Run() {
+    return RunOnce(application_, *workflow_,
+                   {.data = options_.data,
+                    .variant = options_.variant,
+                    .run = fmt::format("{}/{}-{}", application_.name, getpid(), ++runs_),
+                    .scratch = stage_->scratch()},
+                   *client_, crew_);
+  }
+
+ private:
+  const Application& application_;
+  const RunOptions& options_;
+  std::optional<Stage> stage_;
+  std::optional<apta::Workflow> workflow_;
+  std::optional<apta::Client> client_;
+  Crew crew_;
+  int runs_ = 0;
+};
+
+absl::StatusOr<std::vector<Compared>> RunInTurns(const Application& application,
+                                                 const RunOptions& options,
+                                                 const std::vector<std::string>& policies) {
+  std::vector<std::unique_ptr<Ensemble>> ensembles;
+  std::vector<Compared> compared;
+  for (const std::string& policy : policies) {
+    ensembles.push_back(std::make_unique<Ensemble>(application, options));
+    if (absl::Status started = ensembles.back()->Start(policy); !started.ok()) return started;
+    compared.push_back({policy, {}});
+  }
+  for (int run = 0; run <= options.runs; ++run) {
+    for (std::size_t i = 0; i < ensembles.size(); ++i) {
+      absl::StatusOr<Measured> measured = ensembles[i]->Run();
+      if (!measured.ok()) return measured.status();
+      if (run > 0) compared[i].runs.push_back(*std::move(measured));
+    }
+  }
+  return compared;
 }
 
 }  // namespace
 
 absl::StatusOr<Measured> Run(const Application& application, const RunOptions& options) {
-  const absl::StatusOr<Stage> stage = Stage::Open(options.socket);
-  if (!stage.ok()) return stage.status();
   try {
-    return RunOn(stage->socket(), application, options, stage->scratch());
+    Ensemble ensemble(application, options);
+    if (absl::Status started = ensemble.Start(""); !started.ok()) return started;
+    absl::StatusOr<Measured> measured = absl::InvalidArgumentError("no run was asked for");
+    for (int run = 0; run < options.runs; ++run) {
+      measured = ensemble.Run();
+      if (!measured.ok()) break;
+    }
+    return measured;
+  } catch (const json::exception& error) {
+    return absl::InvalidArgumentError(error.what());
+  }
+}
+
+absl::StatusOr<std::vector<Compared>> Compare(const Application& application,
+                                              const RunOptions& options,
+                                              const std::vector<std::string>& policies) {
+  try {
+    return RunInTurns(application, options, policies);
   } catch (const json::exception& error) {
     return absl::InvalidArgumentError(error.what());
   }

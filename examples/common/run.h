@@ -1,4 +1,4 @@
-// One run of an application on three compute servers, and the tables that show it.
+// Runs of an application on three compute servers, and the tables that show them.
 #pragma once
 
 #include <cstdint>
@@ -27,11 +27,24 @@ struct Measured {
   Outcome outcome;
 };
 
+// The last of options.runs.
 absl::StatusOr<Measured> Run(const Application& application, const RunOptions& options);
+
+// Runs under each policy, with a memory server and compute servers for each, in turns (A B A B):
+// options.runs of each, after one that warms it.
+struct Compared {
+  std::string policy;
+  std::vector<Measured> runs;
+};
+absl::StatusOr<std::vector<Compared>> Compare(const Application& application,
+                                              const RunOptions& options,
+                                              const std::vector<std::string>& policies);
 
 std::string FunctionTable(const Measured& measured);                      // a line per invocation
 std::string ApplicationTable(const std::vector<Measured>& applications);  // a line each
 std::string PaperTable(const std::vector<Measured>& applications);        // beside Table IV
+// A line for each application and policy: hits and misses of all runs, medians of their times.
+std::string PolicyTable(const std::vector<Compared>& compared);
 nlohmann::json ToJson(const Measured& measured);
 
 }  // namespace examples

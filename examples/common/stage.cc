@@ -28,7 +28,7 @@ Stage::~Stage() = default;
 const std::string& Stage::socket() const { return state_->socket; }
 const std::string& Stage::scratch() const { return state_->scratch; }
 
-absl::StatusOr<Stage> Stage::Open(const std::string& socket) {
+absl::StatusOr<Stage> Stage::Open(const std::string& socket, const std::string& policy) {
   auto state = std::make_unique<State>();
   std::string folder = std::filesystem::temp_directory_path() / "apta-example-XXXXXX";
   if (mkdtemp(folder.data()) == nullptr) return absl::ErrnoToStatus(errno, "a temporary folder");
@@ -38,6 +38,7 @@ absl::StatusOr<Stage> Stage::Open(const std::string& socket) {
     apta::ServerOptions options;
     options.socket = state->scratch + "/aptad.sock";
     options.pools[0].bytes = 256 << 20;
+    if (!policy.empty()) options.policy = policy;
     absl::StatusOr<apta::MemoryServer> server = apta::MemoryServer::Start(options);
     if (!server.ok()) return server.status();
     state->server.emplace(*std::move(server));

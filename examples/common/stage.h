@@ -10,8 +10,9 @@ namespace examples {
 
 class Stage {
  public:
-  // `socket`: of a running memory server; "" = one of our own, in this process.
-  static absl::StatusOr<Stage> Open(const std::string& socket);
+  // `socket`: of a running memory server; "" = one of our own, in this process, with `policy`, if
+  // that is not "".
+  static absl::StatusOr<Stage> Open(const std::string& socket, const std::string& policy = "");
   Stage(Stage&&) noexcept;
   Stage& operator=(Stage&&) noexcept;
   ~Stage();

@@ -79,6 +79,33 @@ std::string ApplicationTable(const std::vector<Measured>& applications) {
   return text;
 }
 
+std::string PolicyTable(const std::vector<Compared>& compared) {
+  std::string text = fmt::format("{:11} {:18} {:>5} {:>5} {:>7} {:>9} {:>9} {:>9}\n",  //
+                                 "application", "policy", "runs", "hits", "misses", "hit rate",
+                                 "get ms", "total ms");
+  for (const Compared& each : compared) {
+    int hits = 0, misses = 0;
+    std::vector<std::int64_t> get_ns, total_ns;
+    for (const Measured& run : each.runs) {
+      const PaperCounts counts = Counts(run);
+      hits += counts.hits;
+      misses += counts.misses;
+      get_ns.push_back(Sum(run, [](const Report& report) { return report.get_ns; }));
+      total_ns.push_back(run.total_ns);
+    }
+    const auto median_ms = [](std::vector<std::int64_t>& ns) {
+      const auto middle = ns.begin() + static_cast<std::ptrdiff_t>(ns.size() / 2);
+      std::nth_element(ns.begin(), middle, ns.end());
+      return Ms(*middle);
+    };
+    text += fmt::format("{:11} {:18} {:5} {:5} {:7} {:7} % {:9.3f} {:9.3f}\n",
+                        each.runs[0].application->name, each.policy, each.runs.size(), hits, misses,
+                        hits + misses == 0 ? 0 : 100 * hits / (hits + misses), median_ms(get_ns),
+                        median_ms(total_ns));
+  }
+  return text;
+}
+
 std::string PaperTable(const std::vector<Measured>& applications) {
   std::string text = fmt::format("{:11} {:>24} {:>30}   {}\n", "", "gets (hit, miss)",
                                  "puts (without, with inval.)", "");

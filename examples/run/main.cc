@@ -25,7 +25,8 @@ struct Options {
   std::string output;
   bool json = false;
   bool serve = false;
-  std::string node;  // this process is a compute server
+  std::vector<std::string> policies;  // compared
+  std::string node;                   // this process is a compute server
   int report_fd = -1;
 };
 
@@ -102,6 +103,36 @@ absl::Status RunAll(const std::vector<const Application*>& applications, const O
   return absl::OkStatus();
 }
 
+absl::Status CompareAll(const std::vector<const Application*>& applications,
+                        const Options& options) {
+  std::vector<examples::Compared> all;
+  for (const Application* application : applications) {
+    examples::RunOptions run = options.run;
+    const absl::StatusOr<std::string> variant = VariantFor(*application, options);
+    if (!variant.ok()) return variant.status();
+    run.variant = *variant;
+    auto compared = examples::Compare(*application, run, options.policies);
+    if (!compared.ok()) {
+      return absl::Status(
+          compared.status().code(),
+          fmt::format("{}: {}", application->name, std::string(compared.status().message())));
+    }
+    all.insert(all.end(), compared->begin(), compared->end());
+  }
+  if (options.json) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const examples::Compared& each : all) {
+      nlohmann::json runs = nlohmann::json::array();
+      for (const Measured& measured : each.runs) runs.push_back(examples::ToJson(measured));
+      list.push_back({{"policy", each.policy}, {"runs", std::move(runs)}});
+    }
+    fmt::print("{}\n", list.dump(2));
+  } else {
+    fmt::print("{}", examples::PolicyTable(all));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Main(const Options& options) {
   const absl::StatusOr<std::vector<const Application*>> chosen = Choose(options.names);
   if (!chosen.ok()) return chosen.status();
@@ -111,7 +142,7 @@ absl::Status Main(const Options& options) {
   if (options.serve) {
     return examples::Serve(*chosen, options.run.socket, options.run.data, options.run.variant);
   }
-  return RunAll(*chosen, options);
+  return options.policies.empty() ? RunAll(*chosen, options) : CompareAll(*chosen, options);
 }
 
 }  // namespace
@@ -133,6 +164,11 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--socket", options.run.socket,
                  "a running memory server; otherwise one is embedded");
+  app.add_option("--policies", options.policies,
+                 "compare these, in turns, each with a memory server of its own; --runs of each "
+                 "count: criterion+locality, random, round-robin, least-loaded")
+      ->delimiter(',')
+      ->excludes("--socket", "--pinned", "--output");
   app.add_flag("--json", options.json, "print what was measured as JSON");
   app.add_flag(
       "--serve", options.serve,

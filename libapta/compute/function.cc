@@ -80,7 +80,7 @@ class HostState : public std::enable_shared_from_this<HostState> {
   void Work(Session* session, Crew* crew, Crew::Worker* worker);
   struct Result {
     absl::StatusOr<Bytes> value = Bytes();
-    bool has_effects = false;  // that commit with it
+    bool is_delivered = false;  // it has been committed, with what the function has written
   };
   Result RunOne(Session* session, Crew::Worker* worker, const Reply& delivery, BytesView input);
 
@@ -218,15 +218,14 @@ void HostState::Work(Session* session, Crew* crew, Crew::Worker* worker) {
     const bool is_last = !crew->BeginAsking();
     if (is_last && finished == 0) return;
     const int code = static_cast<int>(status.code());
-    const absl::StatusOr<Reply> reply = session->Ask(
-        0, {.op = Op::kReady,
-            .flags = static_cast<std::uint8_t>(code << fabric::kStatusShift |
-                                               (is_last ? fabric::kLastOfWorker : 0) |
-                                               (result.has_effects ? fabric::kHasEffects : 0)),
-            .payload = status.ok() ? BytesView(*result.value) : AsBytes(message),
-            .argument = finished,
-            .timeout_ns = Session::kNoTimeout,
-            .lane_payload = lane_payload.data()});
+    const absl::StatusOr<Reply> reply =
+        session->Ask(0, {.op = Op::kReady,
+                         .flags = static_cast<std::uint8_t>(code << fabric::kStatusShift |
+                                                            (is_last ? fabric::kLastOfWorker : 0)),
+                         .payload = status.ok() ? BytesView(*result.value) : AsBytes(message),
+                         .argument = finished,
+                         .timeout_ns = Session::kNoTimeout,
+                         .lane_payload = lane_payload.data()});
     const bool is_told_to_go = reply.ok() && reply->reason == fabric::Reason::kCancelled;
     if (is_told_to_go && is_last) return;
     if (reply.ok() && reply->code != 0 && !is_told_to_go && finished != 0) {
@@ -237,8 +236,8 @@ void HostState::Work(Session* session, Crew* crew, Crew::Worker* worker) {
     }
     if (!reply.ok() || reply->code != 0) break;
     crew->EndAsking();
-    finished = reply->value[0];
     result = RunOne(session, worker, *reply, session->PayloadOf(*reply, lane_payload.data()));
+    finished = result.is_delivered ? 0 : reply->value[0];
   }
   crew->Dismiss();
 }
@@ -274,8 +273,8 @@ HostState::Result HostState::RunOne(Session* session, Crew::Worker* worker, cons
     return {std::move(result)};
   }
   // They commit with the result: if this attempt is the one that counts.
-  if (absl::Status kept = session->ShipEffects(state.id, state.writes); !kept.ok()) return {kept};
-  return {std::move(result), /*has_effects=*/true};
+  const absl::Status done = session->FinishWith(state.writes, state.id, *result);
+  return done.ok() ? Result{.is_delivered = true} : Result{done};
 }
 
 }  // namespace compute

@@ -9,6 +9,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -76,9 +77,10 @@ class Session {
   // As Client::GetMany and Transaction::Commit (transaction.cc). REQUIRES: valid keys.
   absl::StatusOr<std::vector<Object>> GetMany(absl::Span<const std::string> keys);
   absl::StatusOr<Version> Commit(const WriteSet& writes);
-  // What an invocation that runs here writes: commits with its result, if that is sent with
-  // kHasEffects.
-  absl::Status ShipEffects(std::uint64_t invocation, const WriteSet& writes);
+  // Ends an attempt that has run here and has written: when this returns OK, that is committed
+  // together with the result. Else nothing is, and the attempt has to end with an error, which
+  // changes nothing if it does not count any more.
+  absl::Status FinishWith(const WriteSet& writes, std::uint64_t attempt, BytesView result);
 
   // In trusted pools: a fresh extent to fill in place, its commit, its abandonment.
   bool trusted() const { return trusted_; }
@@ -172,6 +174,9 @@ class Session {
   void ApplyIfNeeded(int shard);
   absl::StatusOr<std::vector<fabric::GroupWrite>> Ship(const WriteSet& writes);
   void Unship(const std::vector<fabric::GroupWrite>& shipped);
+  std::deque<Putc> BeginPuts(const std::vector<fabric::GroupWrite>& shipped);
+  void EndPuts(std::deque<Putc>* puts, const std::vector<fabric::GroupWrite>& shipped,
+               const WriteSet& set, const fabric::Reply& reply);
   void AwaitHeap(std::size_t objects);
   absl::StatusOr<Version> Change(Putc* put, std::string_view key, std::size_t bytes,
                                  const absl::Status& status, const fabric::Reply& reply);

@@ -167,6 +167,7 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
     request.argument = question.argument;
     request.key_bytes = static_cast<std::uint16_t>(question.key.size());
     request.staging_page = staged.page;
+    request.core = question.lane_payload != nullptr ? fabric::ThisCore() : std::uint16_t{0};
     if (is_inline) {
       // Either may be empty, and then it has no address.
       std::copy(question.key.begin(), question.key.end(), reinterpret_cast<char*>(request.body));
@@ -268,9 +269,12 @@ absl::Status Session::UploadRest(int shard, int lane, const Question& question, 
 
 absl::Status Session::AwaitReply(int lane, std::uint32_t request_id, const Question& question) {
   Lane* shared = port_.lane(lane);
+  IdleStrategy idle;
   // What comes with a payload comes from another node, through the home: a third thread, which may
-  // need this one's core before it can answer.
-  IdleStrategy idle = question.lane_payload == nullptr ? IdleStrategy() : IdleStrategy::Yielding();
+  // need this one's core before it can answer. Relaxed: a hint, written before the last reply.
+  if (question.lane_payload != nullptr) {
+    idle.Reset(shared->shares_core.load(std::memory_order_relaxed) != 0);
+  }
   Deadline deadline(question.timeout_ns);
   // Acquire: the reply is whole; partner of the home's store of done_id.
   while (shared->done_id.load(std::memory_order_acquire) != request_id) {

@@ -62,15 +62,37 @@ void Session::Unship(const std::vector<GroupWrite>& shipped) {
   }
 }
 
+// Before the home commits, as for each put.
+std::deque<Putc> Session::BeginPuts(const std::vector<GroupWrite>& shipped) {
+  std::deque<Putc> puts;
+  for (const GroupWrite& entry : shipped) puts.emplace_back(cache_.get(), entry.key_hash);
+  return puts;
+}
+
+// `reply`: the home has committed them.
+void Session::EndPuts(std::deque<Putc>* puts, const std::vector<GroupWrite>& shipped,
+                      const WriteSet& set, const Reply& reply) {
+  for (std::size_t i = 0; i < puts->size(); ++i) {
+    const WriteSet::Write& write = set.writes()[i];
+    // The node's own records of it are in its rings; what has one home may be cached.
+    const Reply own{.code = 0,
+                    .reason = fabric::Reason::kNone,
+                    .version = reply.version,
+                    .extent_offset = shipped[i].draft,
+                    .value = {reply.value[0] & fabric::kUntracked, reply.value[1], 0}};
+    (*puts)[i].OnReply(own, write.value ? write.value->size() : 0, copies_, NowOfLink());
+  }
+  puts_.fetch_add(puts->size());  // after them: who has seen it finds them cached
+}
+
 absl::StatusOr<Version> Session::Commit(const WriteSet& set) {
   const absl::StatusOr<std::vector<GroupWrite>> shipped = Ship(set);
   if (!shipped.ok()) return shipped.status();
   std::vector<std::byte> payload;
-  std::deque<Putc> puts;  // before the home commits, as for each put
+  std::deque<Putc> puts = BeginPuts(*shipped);
   int shard = shipped->empty() ? 0 : fabric::kMaxShards;
   for (const GroupWrite& entry : *shipped) {
     fabric::AppendGroupWrite(entry, &payload);
-    puts.emplace_back(cache_.get(), entry.key_hash);
     shard = std::min(shard, ShardOf(entry.key_hash));
   }
   const absl::StatusOr<Reply> reply =
@@ -82,32 +104,34 @@ absl::StatusOr<Version> Session::Commit(const WriteSet& set) {
     return MakeError(*reply, names_one ? std::string_view(set.writes()[reply->value[1]].key)
                                        : std::string_view("transaction"));
   }
-  for (std::size_t i = 0; i < puts.size(); ++i) {
-    const WriteSet::Write& write = set.writes()[i];
-    // The node's own records of it are in its rings; what has one home may be cached.
-    const Reply own{.code = 0,
-                    .reason = fabric::Reason::kNone,
-                    .version = reply->version,
-                    .extent_offset = (*shipped)[i].draft,
-                    .value = {reply->value[0] & fabric::kUntracked, reply->value[1], 0}};
-    puts[i].OnReply(own, write.value ? write.value->size() : 0, copies_, NowOfLink());
-  }
+  EndPuts(&puts, *shipped, set, *reply);
   return reply->version;
 }
 
-absl::Status Session::ShipEffects(std::uint64_t invocation, const WriteSet& set) {
+absl::Status Session::FinishWith(const WriteSet& set, std::uint64_t attempt, BytesView result) {
   const absl::StatusOr<std::vector<GroupWrite>> shipped = Ship(set);
   if (!shipped.ok()) return shipped.status();
   std::vector<std::byte> payload;
   for (const GroupWrite& entry : *shipped) fabric::AppendGroupWrite(entry, &payload);
-  Reply reply;
+  Reply kept;
   absl::Status status = AskRoomy(
-      0,
-      {.op = Op::kEffects, .payload = payload, .argument = invocation, .timeout_ns = timeout_ns_},
-      &reply);
-  if (status.ok()) status = fabric::MakeStatus(reply, "what the function wrote");
-  if (!status.ok()) Unship(*shipped);
-  return status;
+      0, {.op = Op::kEffects, .payload = payload, .argument = attempt, .timeout_ns = timeout_ns_},
+      &kept);
+  if (status.ok()) status = fabric::MakeStatus(kept, "what the function wrote");
+  if (!status.ok()) {
+    Unship(*shipped);
+    return status;
+  }
+  std::deque<Putc> puts = BeginPuts(*shipped);
+  const absl::StatusOr<Reply> reply = Ask(0, {.op = Op::kReady,
+                                              .flags = fabric::kHasEffects,
+                                              .payload = result,
+                                              .argument = attempt,
+                                              .timeout_ns = kNoTimeout});
+  if (!reply.ok()) return reply.status();
+  if (reply->code != 0) return fabric::MakeStatus(*reply, "the function's result");
+  EndPuts(&puts, *shipped, set, *reply);
+  return absl::OkStatus();
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -14,16 +14,17 @@
 namespace apta::fabric {
 
 IdleStrategy::Advice IdleStrategy::Idle() {
-  ++looks_;
-  if (looks_ < kSpins) {
+  if (spins_left_ > 0) {
+    --spins_left_;
     CpuRelax();
     return Advice::kLookAgain;
   }
   // The clock is read only once spinning has failed, so that a quick answer pays nothing for it.
   const TimeNs now_ns = RealClock::ReadNow();
-  if (looks_ == kSpins) began_ns_ = now_ns;
+  if (began_ns_ == 0) began_ns_ = now_ns;
   if (now_ns - began_ns_ >= sleep_after_ns_) return Advice::kSleep;
   sched_yield();
+  spins_left_ = spins_after_yield_;
   return Advice::kLookAgain;
 }
 

@@ -1,6 +1,7 @@
 // Waiting and waking across processes.
 //
 // Everybody waits adaptively: spin about 2 µs, yield between looks, sleep in the kernel after that.
+// Who has learnt that what it waits for needs this core (Lane::shares_core) does not spin first.
 // The sleep hand-shake is the same in each direction (announce, look again, sleep; publish, look
 // at the announcement, wake):
 //
@@ -12,6 +13,8 @@
 // Sequential consistency of the four accesses means that one of the two sees the other: no wake-up
 // is lost. Nobody makes the system call unless the other side said that it sleeps.
 #pragma once
+
+#include <sched.h>
 
 #include <atomic>
 #include <cstdint>
@@ -33,28 +36,32 @@ class IdleStrategy {
   // whether it is time to announce and to sleep: after `sleep_after_ns` without work.
   explicit IdleStrategy(TimeNs sleep_after_ns = 200'000) : sleep_after_ns_(sleep_after_ns) {}
   Advice Idle();
-  void Reset() { looks_ = first_look_; }
-  // Yields from the first moment, for waits in which more than two threads have a part.
-  static IdleStrategy Yielding(TimeNs sleep_after_ns = 200'000) {
-    IdleStrategy idle(sleep_after_ns);
-    idle.looks_ = idle.first_look_ = kSpins - kFewSpins;
-    return idle;
+  // There was work. `shares_core`: somebody whom this thread waits for needs the core that it is
+  // on, so the next look that finds nothing yields, and later ones spin a moment only: another core
+  // may have been about to answer.
+  void Reset(bool shares_core = false) {
+    spins_left_ = shares_core ? 0 : kSpins;
+    spins_after_yield_ = shares_core ? kFewSpins : 0;
+    began_ns_ = 0;
   }
 
  private:
-  static constexpr std::uint32_t kSpins = 48;  // pauses; about 2 µs
-  static constexpr std::uint32_t kFewSpins = 4;
+  static constexpr std::uint32_t kSpins = 47;    // pauses; about 2 µs
+  static constexpr std::uint32_t kFewSpins = 6;  // a message there and back
 
   TimeNs sleep_after_ns_;
-  std::uint32_t first_look_ = 0;
-  std::uint32_t looks_ = 0;
-  TimeNs began_ns_ = 0;
+  std::uint32_t spins_left_ = kSpins;
+  std::uint32_t spins_after_yield_ = 0;
+  TimeNs began_ns_ = 0;  // of yielding; 0 = it has not
 };
 
 // Sleeps while *word == expected, at most timeout_ns; returns early on FutexWake or spuriously.
 // Works across processes that map the same page.
 void FutexWait(const std::atomic<std::uint32_t>* word, std::uint32_t expected, TimeNs timeout_ns);
 void FutexWake(const std::atomic<std::uint32_t>* word);
+
+// Where the calling thread runs, as nodes and homes tell each other: the core's number plus 1.
+inline std::uint16_t ThisCore() { return static_cast<std::uint16_t>(sched_getcpu() + 1); }
 
 // A descriptor that wakes whoever polls it. Never read: pollers use edge-triggered epoll, so the
 // other side cannot swallow a ring by reading it.

@@ -86,7 +86,8 @@ inline constexpr std::uint8_t kHeaded = 2;
 inline constexpr std::uint8_t kLastOfWorker = 4;
 // kPut: not committed, but kept back as the node's draft -> extent, which a group names, or kAbort.
 inline constexpr std::uint8_t kKeepBack = 2;
-// kReady: what kEffects has said is committed together with the result.
+// kReady: what kEffects has said is committed together with the result. Asks for nothing more:
+// answered as a kCommitGroup once it is committed, with CANCELLED if the attempt does not count.
 inline constexpr std::uint8_t kHasEffects = 2;
 // kReady: the invocation failed; flags' upper bits hold its absl::StatusCode, payload the message.
 inline constexpr int kStatusShift = 3;
@@ -109,8 +110,9 @@ struct [[gnu::packed, gnu::aligned(4)]] Request {
   Op op;
   std::uint8_t flags;
   std::uint16_t lane;  // < kLanes; of kWait < kLanes + kWaitLanes
-  std::uint64_t payload_bytes;
-  std::uint64_t argument;  // by op
+  std::uint64_t payload_bytes : 48;
+  std::uint64_t core : 16;  // where the sender runs (ThisCore), if another node has to answer; or 0
+  std::uint64_t argument;   // by op
   std::uint16_t key_bytes;
   std::uint16_t staging_page;    // where a staged body begins; the key does not wrap
   std::byte body[kInlineBytes];  // key, then payload, where they fit and kBodyStaged is not set

@@ -52,7 +52,9 @@ struct PortHeader {
 struct Lane {
   // Written by the home.
   alignas(kCacheLineBytes) std::atomic<std::uint32_t> done_id;  // futex: the reply below is whole
-  std::uint32_t reserved;
+  // 1: when the reply came, whoever it was waited for ran where the waiting thread ran. Written
+  // before done_id, and meant for the next wait.
+  std::atomic<std::uint32_t> shares_core;
   Reply reply;  // written by SetReply before done_id
   alignas(kCacheLineBytes) std::atomic<std::uint64_t> drained_bytes;  // of the staged body
   std::uint64_t visible_at_ns;  // of the reply; used only where a link is emulated

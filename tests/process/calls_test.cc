@@ -16,15 +16,20 @@
 
 #include "fmt/format.h"
 #include "tests/process/aptad.h"
+#include "tests/process/bare_client.h"
 #include "tests/process/host.h"
 
 namespace apta {
 namespace {
 
+using fabric::Op;
+using fabric::Request;
 using test::Aptad;
+using test::BareClient;
 using test::ConnectTo;
 using test::Eventually;
 using test::Folder;
+using test::MakeRequest;
 using test::NodesWith;
 using test::Other;
 using test::Scaled;
@@ -287,6 +292,47 @@ TEST_F(CallsTest, EveryInvocationEndsOnceThoughANodeIsKilledEvery100Milliseconds
   EXPECT_GT(succeeded, calls / 2);
   // Ten at a time, some 10 ms each: the faults kept up with them.
   EXPECT_GE(kills, std::max(1, calls / 250));
+}
+
+// Whose core the other one of a call needs is told so with the reply (Lane::shares_core), and
+// yields in its next wait. The cores are none that a home can be on.
+void ExpectHint(BareClient* host, BareClient* caller, std::uint16_t callers_core, bool shares) {
+  constexpr std::uint16_t kHostsCore = 1001;
+  const auto ask = [](BareClient* client, Request request, std::uint16_t lane, std::uint16_t core) {
+    request.lane = lane;
+    request.core = core;
+    EXPECT_TRUE(client->Submit(request));
+    return request;
+  };
+  const auto hint = [](const BareClient& client, std::uint16_t lane) {
+    return client.port().lane(lane)->shares_core.load() != 0;
+  };
+  Request ready = ask(host, MakeRequest(Op::kReady), 1, kHostsCore);
+  host->Await(ask(host, MakeRequest(Op::kPoll), 0, 0));  // after it: the worker is known to wait
+  const Request call =
+      ask(caller, MakeRequest(Op::kCall, "f", "in", 10'000'000'000), 2, callers_core);
+  const fabric::Reply delivery = host->Await(ready);
+  ASSERT_EQ(delivery.code, 0u);
+  EXPECT_EQ(hint(*host, 1), shares);
+  ready = ask(host, MakeRequest(Op::kReady, "", "out", delivery.value[0]), 1, kHostsCore);
+  EXPECT_EQ(caller->Await(call).code, 0u);
+  EXPECT_EQ(hint(*caller, 2), shares);
+  host->Await(ask(host, MakeRequest(Op::kUnready), 0, 0));  // answers `ready`
+  host->Await(
+      ask(host, MakeRequest(Op::kRegister, "f", "", fabric::FunctionLimits{}.Pack()), 0, 0));
+}
+
+TEST(CallHintTest, WhoSharesACoreWithTheOtherOneOfACallIsTold) {
+  const Folder folder;
+  const std::string socket = folder / "aptad.sock";
+  const Aptad aptad({"--socket", socket});
+  BareClient host(socket), caller(socket);
+  Request registers = MakeRequest(Op::kRegister, "f", "", fabric::FunctionLimits{}.Pack());
+  ASSERT_TRUE(host.Submit(registers));
+  ASSERT_EQ(host.Await(registers).code, 0u);
+  ExpectHint(&host, &caller, 1001, true);
+  ExpectHint(&host, &caller, 1002, false);
+  ExpectHint(&host, &caller, 0, false);  // who does not say where it is, is told nothing new
 }
 
 }  // namespace

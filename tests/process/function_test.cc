@@ -376,6 +376,17 @@ TEST_F(FunctionTest, PutsOfAnInvocationAreCommittedWhenItReturnsAndNotBefore) {
   EXPECT_TRUE(absl::IsNotFound(client_.Get("removed").status()));
 }
 
+TEST_F(FunctionTest, WhatAFunctionHasWrittenIsCachedOnItsNode) {
+  for (const std::string text : {"first", "second"}) {
+    const ClientStats before = (*host_).stats();
+    ASSERT_TRUE(client_.Call("store", AsBytes(text)).ok());
+    // Its caller may know before its node does.
+    ASSERT_TRUE(Eventually([&] { return (*host_).stats().puts == before.puts + 2; }));
+    EXPECT_EQ(ToText(client_.Call("read", AsBytes("stored"))), text);
+    EXPECT_EQ((*host_).stats().hits, before.hits + (text == "first" ? 1 : 2)) << text;
+  }
+}
+
 TEST_F(FunctionTest, AnInvocationReadsWhatWasPutBeforeItsCall) {
   for (int i = 0; i < test::Scaled(2000); ++i) {
     const std::string text = std::to_string(i);

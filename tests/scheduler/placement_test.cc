@@ -63,6 +63,19 @@ TEST_F(PlacementTest, EachPolicyChoosesInItsWay) {
   EXPECT_EQ(FindPolicy("none"), nullptr);
 }
 
+TEST_F(PlacementTest, RandomDrawsForEachFunctionByItself) {
+  const Policy& random = *FindPolicy("random");
+  int together = 0;
+  for (std::uint64_t turn = 0; turn < 1000; ++turn) {
+    const auto drawn = [&](std::uint64_t function) {
+      return Place(random, {.candidates = all_, .function = function, .turn = turn})->index;
+    };
+    together += drawn(1) == drawn(2) ? 1 : 0;
+  }
+  EXPECT_GT(together, 100);  // of 1000, one in five
+  EXPECT_LT(together, 300);
+}
+
 TEST_F(PlacementTest, WhereAnAttemptHasFailedComesLast) {
   all_[0].active = 0;
   all_[0].has_failed_here = true;

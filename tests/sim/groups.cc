@@ -239,11 +239,26 @@ void World::RecordGroup(Thread* thread) {
   groups_.push_back(std::move(records));
 }
 
-void World::CommitGroup(Node* node, Thread* thread) {
+void World::BeginPuts(Node* node, Thread* thread) {
   for (const Thread::Planned& planned : thread->group) {
     thread->puts.push_back(
         std::make_unique<compute::Putc>(node->cache.get(), planned.write.key_hash));
   }
+}
+
+void World::EndPuts(Thread* thread, const Reply& reply) {
+  for (std::size_t i = 0; i < thread->puts.size(); ++i) {
+    const Reply own{.code = 0,
+                    .reason = fabric::Reason::kNone,
+                    .version = reply.version,
+                    .extent_offset = thread->group[i].write.draft,
+                    .value = {reply.value[0] & fabric::kUntracked, reply.value[1], 0}};
+    thread->puts[i]->OnReply(own, thread->group[i].payload.size(), profile_.copies, now_ns_);
+  }
+}
+
+void World::CommitGroup(Node* node, Thread* thread) {
+  BeginPuts(node, thread);
   RecordGroup(thread);
   thread->on_reply = [this, node, thread](const Reply& reply) {
     OnGroupReply(thread, reply);
@@ -260,12 +275,6 @@ void World::OnGroupReply(Thread* thread, const Reply& reply) {
     done.end_ns = now_ns_;
     if (reply.code == 0) {
       done.version = reply.version;
-      const Reply own{.code = 0,
-                      .reason = fabric::Reason::kNone,
-                      .version = reply.version,
-                      .extent_offset = thread->group[i].write.draft,
-                      .value = {reply.value[0] & fabric::kUntracked, reply.value[1], 0}};
-      thread->puts[i]->OnReply(own, thread->group[i].payload.size(), profile_.copies, now_ns_);
     } else if (reply.reason == fabric::Reason::kVersionMoved && reply.value[1] == i) {
       done.failed = true;
     } else {
@@ -273,6 +282,7 @@ void World::OnGroupReply(Thread* thread, const Reply& reply) {
     }
     Trace("a group's {} has ended", sim::Describe(done));
   }
+  if (reply.code == 0) EndPuts(thread, reply);
   thread->puts.clear();
 }
 
@@ -296,8 +306,12 @@ void World::EndInvocation(Node* node, Thread* thread) {
       return;
     }
     thread->on_reply = [this, node, thread](const Reply& reply) {
-      if (reply.code == 0) RecordGroup(thread);
-      AskForWork(node, thread, reply.code == 0 ? Result::kWithEffects : Result::kPlain);
+      if (reply.code != 0) {
+        AskForWork(node, thread, Result::kPlain);
+        return;
+      }
+      RecordGroup(thread);
+      FinishWithEffects(node, thread);
     };
     Send(node, thread, Op::kEffects, "", GroupPayload(*thread), thread->invocation);
   });

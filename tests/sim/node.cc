@@ -465,6 +465,18 @@ void World::BeginCall(Node* node, Thread* thread) {
        PayloadOf(token, 1), patience_ns, fabric::kHeaded);
 }
 
+// As Session::FinishWith does.
+void World::FinishWithEffects(Node* node, Thread* thread) {
+  BeginPuts(node, thread);
+  thread->on_reply = [this, node, thread](const Reply& reply) {
+    if (reply.code == 0) EndPuts(thread, reply);
+    thread->puts.clear();
+    AskForWork(node, thread, Result::kPlain);
+  };
+  Send(node, thread, Op::kReady, "", Chance(2) ? "result" : "",
+       std::exchange(thread->invocation, 0), fabric::kHasEffects);
+}
+
 void World::AskForWork(Node* node, Thread* thread, Result result) {
   thread->busy = false;
   thread->on_reply = [this, node, thread](const Reply& reply) {
@@ -479,7 +491,6 @@ void World::AskForWork(Node* node, Thread* thread, Result result) {
   const std::uint64_t ended = std::exchange(thread->invocation, 0);
   constexpr int kAborted = static_cast<int>(absl::StatusCode::kAborted);
   std::uint8_t flags = 0;
-  if (result == Result::kWithEffects) flags = fabric::kHasEffects;
   if (result == Result::kError) flags = kAborted << fabric::kStatusShift;
   Send(node, thread, Op::kReady, "", ended != 0 && Chance(2) ? "result" : "", ended, flags);
 }

@@ -209,8 +209,11 @@ class World : private daemon::NodeGate {
   void BeginPut(Node* node, Thread* thread, Operation::Kind kind);
   void EndOperation(Node* node, Thread* thread);
   void BeginCall(Node* node, Thread* thread);
-  enum class Result { kPlain, kWithEffects, kError };
+  enum class Result { kPlain, kError };
   void AskForWork(Node* node, Thread* thread, Result result);
+  void FinishWithEffects(Node* node, Thread* thread);
+  void BeginPuts(Node* node, Thread* thread);
+  void EndPuts(Thread* thread, const fabric::Reply& reply);
   void RunInvocation(Node* node, Thread* thread, std::uint64_t invocation, TimeNs started_ns);
   void Send(Node* node, Thread* thread, fabric::Op op, std::string_view key,
             std::string_view payload, std::uint64_t argument, std::uint8_t flags = 0);
