@@ -90,6 +90,9 @@ nlohmann::json ToJson(const PoolOptions& pool) {
           {"backing", pool.backing},
           {"coherence", pool.coherence},
           {"access", pool.access},
+          {"durability", pool.durability},
+          {"log", pool.log},
+          {"recovery_ms", pool.recovery_target_ms},
           {"directory_entries", pool.directory_entries},
           {"ack_ms", pool.ack_deadline_ms}};
 }
@@ -101,6 +104,9 @@ PoolOptions FromJson(const nlohmann::json& json) {
   json.at("backing").get_to(pool.backing);
   json.at("coherence").get_to(pool.coherence);
   json.at("access").get_to(pool.access);
+  json.at("durability").get_to(pool.durability);
+  json.at("log").get_to(pool.log);
+  json.at("recovery_ms").get_to(pool.recovery_target_ms);
   json.at("directory_entries").get_to(pool.directory_entries);
   json.at("ack_ms").get_to(pool.ack_deadline_ms);
   return pool;

@@ -2,8 +2,8 @@
 // waits at its home for all acknowledgements (blocking back-invalidation: mode `sync`,
 // protocol.md), and one that a commit group has been prepared for.
 //
-// Part of a home; one thread, no system call, no clock. Allocates: mode `sync` is a baseline, and a
-// group holds its objects for a moment.
+// Part of a home; one thread, no system call, no clock. Allocates: mode `sync` is a baseline, a
+// group holds its objects for a moment, and what waits for a log waits for a disk.
 #pragma once
 
 #include <cstdint>

@@ -3,13 +3,16 @@
 //
 // Part of a home; one thread, no system call, no clock. In a pool of one shard a group is one
 // uninterrupted step of the home: conditions, all invalidations, all index slots, the answer; in
-// mode sync it waits between invalidations and slots, as every put does there.
+// mode sync it waits between invalidations and slots, as every put does there. In a pool with a log
+// every put and delete is a group, of one, and waits for the log between conditions and
+// invalidations.
 //
 // Invariants
 //   1. A draft belongs to its node, which may commit or abort it, or die, until a group has been
 //      prepared with it; from then on to the group, which commits or discards it.
 //   2. From prepare to flip or abort a group's keys are busy: requests for them wait, in order, so
 //      that conditions go on holding and nobody reads one key before and another after the flip.
+//      (While the log is waited for only changes do: nobody reads any of the new versions.)
 //   3. An old version's extent is discarded after the flip at the earliest.
 //   4. What a node keeps back is bounded: kMaxDrafts, and bytes as its quota of old versions.
 #pragma once

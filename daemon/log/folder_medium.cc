@@ -89,16 +89,13 @@ absl::StatusOr<std::unique_ptr<FolderMedium>> FolderMedium::OpenFolder(const std
         strerror(-result)));
   }
   medium->has_ring_ = true;
-  medium->ArmWake();
   return medium;
 }
 
 FolderMedium::FolderMedium(std::string path, fabric::UniqueFd folder, fabric::UniqueFd wake)
     : path_(std::move(path)), folder_(std::move(folder)), wake_(std::move(wake)) {}
 
-// What is under way still reads its bytes.
 FolderMedium::~FolderMedium() {
-  while (writing_ && !PollWrite()) Wait(1'000'000'000);
   if (has_ring_) io_uring_queue_exit(&ring_);
 }
 
@@ -148,19 +145,20 @@ absl::Status FolderMedium::Remove(const std::string& name) {
   return absl::OkStatus();
 }
 
+FolderMedium::DurableFile FolderMedium::OpenFor(int folder, const std::string& name,
+                                                bool is_direct) {
+  const int flags = O_WRONLY | O_CLOEXEC | (is_direct ? O_DIRECT | O_DSYNC : 0);
+  return {.fd = fabric::UniqueFd(openat(folder, name.c_str(), flags)), .is_direct = is_direct};
+}
+
 int FolderMedium::OpenDurable(const std::string& name, const DurableFile** file) {
   const auto found = files_.find(name);
   if (found != files_.end()) {
     *file = &found->second;
     return 0;
   }
-  DurableFile opened{.fd = fabric::UniqueFd(openat(folder_.get(), name.c_str(),
-                                                   O_WRONLY | O_DIRECT | O_DSYNC | O_CLOEXEC)),
-                     .is_direct = true};
-  if (!opened.fd.valid() && errno == EINVAL) {
-    opened = {.fd = fabric::UniqueFd(openat(folder_.get(), name.c_str(), O_WRONLY | O_CLOEXEC)),
-              .is_direct = false};
-  }
+  DurableFile opened = OpenFor(folder_.get(), name, /*is_direct=*/true);
+  if (!opened.fd.valid() && errno == EINVAL) opened = OpenFor(folder_.get(), name, false);
   if (!opened.fd.valid()) return errno;
   *file = &files_.insert_or_assign(name, std::move(opened)).first->second;
   return 0;
@@ -168,7 +166,7 @@ int FolderMedium::OpenDurable(const std::string& name, const DurableFile** file)
 
 void FolderMedium::BeginWrite(const std::string& name, std::uint64_t offset, BytesView bytes) {
   APTA_CHECK(!writing_);
-  writing_.emplace(Writing{.offset = offset, .rest = bytes});
+  writing_.emplace(Writing{.name = name, .offset = offset, .rest = bytes});
   writing_->error = OpenDurable(name, &writing_->file);
   if (writing_->error == 0) Submit();
 }
@@ -204,6 +202,7 @@ void FolderMedium::ArmWake() {
   io_uring_prep_read(sqe, wake_.get(), &wakes_, sizeof(wakes_), 0);
   io_uring_sqe_set_data64(sqe, kWake);
   io_uring_submit(&ring_);
+  is_armed_ = true;
 }
 
 void FolderMedium::Reap() {
@@ -213,7 +212,7 @@ void FolderMedium::Reap() {
     const int result = done->res;
     io_uring_cqe_seen(&ring_, done);
     if (tag == kWake) {
-      ArmWake();
+      is_armed_ = false;
       continue;
     }
     Writing& writing = *writing_;
@@ -233,6 +232,13 @@ void FolderMedium::Reap() {
 std::optional<int> FolderMedium::PollWrite() {
   Reap();
   if (!writing_ || writing_->awaited > 0) return std::nullopt;
+  // There are file systems that take O_DIRECT, and then ask for other blocks than ours.
+  if (writing_->error == EINVAL && writing_->file != nullptr && writing_->file->is_direct) {
+    DurableFile buffered = OpenFor(folder_.get(), writing_->name, /*is_direct=*/false);
+    writing_->error = buffered.fd.valid() ? 0 : errno;
+    writing_->file = &files_.insert_or_assign(writing_->name, std::move(buffered)).first->second;
+    writing_->is_cut_short = writing_->error == 0;
+  }
   if (writing_->error == 0 && writing_->is_cut_short) {
     Submit();  // the rest, which says why
     if (writing_->awaited > 0) return std::nullopt;
@@ -243,6 +249,7 @@ std::optional<int> FolderMedium::PollWrite() {
 }
 
 void FolderMedium::Wait(fabric::TimeNs timeout_ns) {
+  if (!is_armed_) ArmWake();
   __kernel_timespec timeout;
   timeout.tv_sec = static_cast<long long>(timeout_ns / 1'000'000'000u);
   timeout.tv_nsec = static_cast<long long>(timeout_ns % 1'000'000'000u);

@@ -42,6 +42,7 @@ class FolderMedium final : public Medium {
   };
   // The write under way, and what of it has been done.
   struct Writing {
+    std::string name;
     const DurableFile* file = nullptr;
     std::uint64_t offset = 0;
     BytesView rest;
@@ -53,6 +54,7 @@ class FolderMedium final : public Medium {
   FolderMedium(std::string path, fabric::UniqueFd folder, fabric::UniqueFd wake);
   absl::StatusOr<std::unique_ptr<MediumFile>> OpenFile(const std::string& name, int flags);
   int OpenDurable(const std::string& name, const DurableFile** file);
+  static DurableFile OpenFor(int folder, const std::string& name, bool is_direct);
   void Submit();
   void Reap();
   void ArmWake();
@@ -62,6 +64,7 @@ class FolderMedium final : public Medium {
   fabric::UniqueFd wake_;
   io_uring ring_{};
   bool has_ring_ = false;
+  bool is_armed_ = false;    // a read of wake_ is under way
   std::uint64_t wakes_ = 0;  // where the ring reads them to
   std::map<std::string, DurableFile> files_;
   std::optional<Writing> writing_;

@@ -155,6 +155,8 @@ void PoolLog::Run() {
       idle.Reset();
     }
   }
+  // What is under way reads its bytes until it has ended.
+  while (writer_->is_writing() && !medium_->PollWrite()) medium_->Wait(kLongNs);
 }
 
 bool PoolLog::Step() {

@@ -23,10 +23,11 @@ class HomeFixture : public ::testing::Test {
 
   explicit HomeFixture(const std::string& access = "isolated", int shards = 1)
       : HomeFixture(PoolOptions{.bytes = 16 << 20, .access = access}, shards) {}
-  explicit HomeFixture(const PoolOptions& options, int shards = 1) {
+  explicit HomeFixture(const PoolOptions& options, int shards = 1, Journal* journal = nullptr) {
     auto pool = Pool::Open(options, shards);
     EXPECT_TRUE(pool.ok()) << pool.status();
     pool_ = *std::move(pool);
+    pool_->set_journal(journal);
     home_.emplace(pool_.get(), 0, /*hosts_functions=*/true, &gate_);
     for (NodeId node = 0; node < kNodes; ++node) home_->AttachNode(node, node == 1 ? "host" : "");
   }

@@ -159,7 +159,7 @@ TEST_F(DurabilityTest, WhateverWasAcknowledgedIsThereAfterAKillAtAnyMoment) {
   std::vector<std::unique_ptr<Putter>> putters;
   for (int i = 0; i < kPutters; ++i) putters.push_back(std::make_unique<Putter>(i, socket_));
   int total = 0;
-  for (int round = 0; round < test::Scaled(20); ++round) {
+  for (int round = 0; round < test::Scaled(12); ++round) {
     std::atomic<int> acknowledged{0};
     std::vector<std::thread> threads;
     for (const auto& putter : putters) ASSERT_TRUE(putter->HasReconnected());
@@ -213,6 +213,7 @@ TEST_F(DurabilityTest, APoolWhoseLogCannotBeWrittenIsReadOnlyUntilItCan) {
   EXPECT_TRUE(Eventually([&] { return client.Get("k").ok(); }));
   EXPECT_EQ(AsText(client.Get("k")->bytes()), "kept");
   EXPECT_EQ(AsText(client.Get("other")->bytes()), "y");
+  EXPECT_EQ(aptad_->End(SIGTERM), 0) << aptad_->log();
 }
 
 TEST_F(DurabilityTest, ALogWhoseCheckpointIsDamagedIsNotServed) {
@@ -259,6 +260,7 @@ TEST_F(DurabilityTest, WhatItReplacesIsReadUntilItIsDurable) {
   }
   stop.store(true);
   reading.join();
+  EXPECT_EQ(aptad_->End(SIGTERM), 0) << aptad_->log();
 }
 
 }  // namespace

@@ -273,7 +273,7 @@ TEST(LogTest, WhateverThePowerLeavesIsWhatWasAcknowledgedAndMaybeWhatWasAskedNex
   std::size_t crashes = 0;
   int checkpoints = 0;
   std::size_t most_segments = 0;
-  for (std::uint32_t seed = 1; seed <= 6; ++seed) {
+  for (std::uint32_t seed = 1; seed <= 4; ++seed) {
     std::mt19937 random(seed);
     SimMedium medium;
     std::optional<Store> store(std::in_place, &medium);
@@ -316,8 +316,8 @@ TEST(LogTest, WhateverThePowerLeavesIsWhatWasAcknowledgedAndMaybeWhatWasAskedNex
     }
     checkpoints += store->checkpoints();
   }
-  EXPECT_GT(crashes, 2000u);
-  EXPECT_GT(checkpoints, 10);
+  EXPECT_GT(crashes, 1000u);
+  EXPECT_GT(checkpoints, 5);
   EXPECT_LT(most_segments, 40u) << "checkpoints free nothing";
 }
 
