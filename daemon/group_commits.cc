@@ -231,18 +231,18 @@ void GroupCommits::Log(GroupId id) {
         continue;
       }
       // Copied and checked: clients of a trusted pool can write to it.
-      const auto header = c_.pool->share(0).index.view().CheckedHeaderAt(write.draft);
-      const bool is_good = header && header->key_hash == write.key_hash;
+      fabric::ExtentHeader header;
+      const bool is_good = c_.pool->share(0).index.view().CopyHeader(write.draft, &header) &&
+                           header.key_hash == write.key_hash;
       if (!is_good) {
         const Reply error = Refusal(StatusCode::kInvalidArgument, Reason::kBadRequest);
         Send(c_.shard, {.kind = Kind::kUnlogged, .group = id, .error = error});
         return;
       }
       const std::byte* extent = c_.pool->data() + write.draft;
-      const auto* key = reinterpret_cast<const char*>(extent + sizeof(*header));
-      record.writes.push_back(
-          {.key = std::string(key, header->key_bytes),
-           .payload = {extent + header->payload_offset, header->payload_bytes}});
+      const auto* key = reinterpret_cast<const char*>(extent + sizeof(header));
+      record.writes.push_back({.key = std::string(key, header.key_bytes),
+                               .payload = {extent + header.payload_offset, header.payload_bytes}});
     }
   }
   c_.journal->Append(std::move(record));

@@ -39,12 +39,13 @@ absl::Status VisitObjects(const Pool& pool, const log::ObjectVisitor& visit) {
     const std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
     const std::optional<fabric::IndexEntry> entry = view.ReadUnregistered(slot);
     if (!entry || entry->extent_offset != fabric::SlotExtentOffset(word)) return;
-    const auto header = view.CheckedHeaderAt(entry->extent_offset);
-    if (!header || header->version != entry->version) return;
-    payload.resize(header->payload_bytes);
+    fabric::ExtentHeader header;
+    if (!view.CopyHeader(entry->extent_offset, &header)) return;
+    if (header.version != entry->version) return;
+    payload.resize(header.payload_bytes);
     const fabric::IndexView::Place place{
         .extent = entry->extent_offset, .version = entry->version, .slot = &slot, .word = word};
-    if (!view.CopyUnregistered(place, *header, entry->key, payload.data())) return;
+    if (!view.CopyUnregistered(place, header, entry->key, payload.data())) return;
     status = visit({entry->key, entry->version, payload});
   });
   return status;

@@ -74,11 +74,14 @@ class Lanes {
 
   // Owner of the lane. Ids are never 0 and differ from the last one.
   std::uint32_t NextId(int lane) {
-    std::uint32_t& id = IdOf(this, lane);
+    std::uint32_t& id = lane < fabric::kLanes ? of(lane).id : wait_id_[IndexOf(lane)];
     if (++id == 0) ++id;
     return id;
   }
-  std::uint32_t last_id(int lane) const { return IdOf(this, lane); }
+  std::uint32_t last_id(int lane) const {
+    const auto index = static_cast<std::size_t>(lane);
+    return lane < fabric::kLanes ? own_[index].id : wait_id_[IndexOf(lane)];
+  }
   // Owner of the lane: where in its staging ring a body of `bytes` begins, and its key does not
   // wrap. Bodies follow one another.
   std::uint16_t TakeStaging(int lane, std::uint64_t bytes) {
@@ -108,14 +111,12 @@ class Lanes {
     std::uint64_t next_page = 0;
   };
   Own& of(int lane) { return own_[static_cast<std::size_t>(lane)]; }
-  // Those for waiting have nothing else of their own.
-  static auto& IdOf(auto* lanes, int lane) {
-    const auto index = static_cast<std::size_t>(lane);
-    return lane < fabric::kLanes ? lanes->own_[index].id : lanes->wait_id_[index - fabric::kLanes];
+  static std::size_t IndexOf(int wait_lane) {
+    return static_cast<std::size_t>(wait_lane - fabric::kLanes);
   }
 
   std::array<Own, fabric::kLanes> own_;
-  std::array<std::uint32_t, fabric::kWaitLanes> wait_id_{};
+  std::array<std::uint32_t, fabric::kWaitLanes> wait_id_{};  // all that those have of their own
   std::atomic<std::uint64_t> abandoned_{0};
   std::atomic<int> end_{fabric::kLanes};
   std::mutex mutex_;

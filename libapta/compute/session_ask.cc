@@ -163,7 +163,7 @@ absl::Status Session::Push(int shard, int lane, std::uint32_t request_id,
     request.flags =
         static_cast<std::uint8_t>(question.flags | (is_inline ? 0 : fabric::kBodyStaged));
     request.lane = static_cast<std::uint16_t>(lane);
-    request.payload_bytes = question.payload.size();
+    request.payload_bytes = question.payload.size() & fabric::kMaxPayloadBytes;
     request.argument = question.argument;
     request.key_bytes = static_cast<std::uint16_t>(question.key.size());
     request.staging_page = staged.page;

@@ -82,7 +82,6 @@ void Session::EndPuts(std::deque<Putc>* puts, const std::vector<GroupWrite>& shi
                     .value = {reply.value[0] & fabric::kUntracked, reply.value[1], 0}};
     (*puts)[i].OnReply(own, write.value ? write.value->size() : 0, copies_, NowOfLink());
   }
-  puts_.fetch_add(puts->size());  // after them: who has seen it finds them cached
 }
 
 absl::StatusOr<Version> Session::Commit(const WriteSet& set) {

@@ -38,7 +38,7 @@ class HomeFixture : public ::testing::Test {
     request.op = op;
     request.argument = argument;
     request.key_bytes = static_cast<std::uint16_t>(key.size());
-    request.payload_bytes = payload.size();
+    request.payload_bytes = payload.size() & fabric::kMaxPayloadBytes;
     std::copy(key.begin(), key.end(), reinterpret_cast<char*>(request.body));
     std::copy(payload.begin(), payload.end(), reinterpret_cast<char*>(request.body + key.size()));
     return request;
@@ -50,7 +50,7 @@ class HomeFixture : public ::testing::Test {
     request.flags = fabric::kBodyStaged;
     request.argument = argument;
     request.key_bytes = static_cast<std::uint16_t>(key.size());
-    request.payload_bytes = payload_bytes;
+    request.payload_bytes = payload_bytes & fabric::kMaxPayloadBytes;
     return request;
   }
 

@@ -49,7 +49,9 @@ TEST_F(HomeHostileTest, EveryFieldOutOfRangeIsRefused) {
   for (const std::uint64_t bytes :
        {std::uint64_t{fabric::kInlineBytes}, std::uint64_t{1} << 48, (std::uint64_t{1} << 48) + 1,
         ~std::uint64_t{0}, ~std::uint64_t{0} - 2}) {
-    ExpectRefused(with(Op::kPut, [&](Request* r) { r->payload_bytes = bytes; }), 1, true);
+    ExpectRefused(
+        with(Op::kPut, [&](Request* r) { r->payload_bytes = bytes & fabric::kMaxPayloadBytes; }), 1,
+        true);
   }
   ExpectRefused(with(Op::kGet, [](Request* r) { r->key_bytes = 209; }), 1, true);
   ExpectRefused(with(Op::kGet, [](Request* r) { r->key_bytes = 0xffff; }), 1, true);
@@ -74,7 +76,7 @@ TEST_F(HomeHostileTest, OneWayRequestsHaveNeitherLaneNorBodyNorAnswer) {
     request.key_bytes = 1;
     EXPECT_FALSE(home_->Step(0, request, now_ns_));
     request.key_bytes = 0;
-    request.payload_bytes = ~std::uint64_t{0};
+    request.payload_bytes = fabric::kMaxPayloadBytes;
     EXPECT_FALSE(home_->Step(0, request, now_ns_));
     request.payload_bytes = 0;
     request.flags = fabric::kBodyStaged;

@@ -109,7 +109,7 @@ inline fabric::Request MakeRequest(fabric::Op op, std::string_view key = "",
   request.request_id = ++last_id;
   request.op = op;
   request.key_bytes = static_cast<std::uint16_t>(key.size());
-  request.payload_bytes = payload.size();
+  request.payload_bytes = payload.size() & fabric::kMaxPayloadBytes;
   request.argument = argument;
   std::memcpy(request.body, key.data(), key.size());
   std::memcpy(request.body + key.size(), payload.data(), payload.size());

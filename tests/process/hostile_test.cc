@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 
+#include <array>
 #include <atomic>
 #include <fstream>
 #include <limits>
@@ -164,7 +165,7 @@ TEST_F(HostileTest, WhoSendsEnoughBadRequestsIsCutOff) {
   Request long_key = MakeRequest(Op::kGet, "k");
   long_key.key_bytes = 65535;
   Request long_body = MakeRequest(Op::kPut, "k");
-  long_body.payload_bytes = kHuge;
+  long_body.payload_bytes = kHuge & fabric::kMaxPayloadBytes;
   const Request nul_key = MakeRequest(Op::kPut, std::string_view("a\0b", 3));
   const Request no_key = MakeRequest(Op::kGet);
   const Request needless_key = MakeRequest(Op::kCommit, "k");
@@ -202,13 +203,14 @@ TEST_F(HostileTest, RandomRequestsDoNoHarm) {
     }
     for (int i = 0; i < 2000; ++i) {
       Request request;
-      auto* const words = reinterpret_cast<std::uint64_t*>(&request);
-      for (std::size_t w = 0; w < sizeof(request) / 8; ++w) words[w] = random();
+      std::array<std::uint32_t, sizeof(request) / sizeof(std::uint32_t)> words;
+      for (std::uint32_t& word : words) word = static_cast<std::uint32_t>(random());
+      std::memcpy(&request, words.data(), sizeof(request));
       // Plausible enough to get somewhere, most of the time.
       request.op = static_cast<Op>(random() % 18);
       request.lane = static_cast<std::uint16_t>(random() % 66);
       request.key_bytes = static_cast<std::uint16_t>(random() % (random() % 4 == 0 ? 1100 : 40));
-      request.payload_bytes = random() >> (random() % 64);
+      request.payload_bytes = (random() >> (random() % 64)) & fabric::kMaxPayloadBytes;
       if (random() % 2 == 0) request.payload_bytes %= 200;
       if (random() % 2 == 0) request.argument = fabric::kAnyVersion;
       if (random() % 4 == 0) request.argument = random() % (64 << 20);

@@ -388,7 +388,7 @@ void World::Send(Node* node, Thread* thread, Op op, std::string_view key, std::s
   request.request_id = ++thread->request_id;
   request.argument = argument;
   request.key_bytes = static_cast<std::uint16_t>(key.size());
-  request.payload_bytes = payload.size();
+  request.payload_bytes = payload.size() & fabric::kMaxPayloadBytes;
   if (key.size() + payload.size() <= fabric::kInlineBytes) {
     std::copy(key.begin(), key.end(), reinterpret_cast<char*>(request.body));
     std::copy(payload.begin(), payload.end(), reinterpret_cast<char*>(request.body + key.size()));
