@@ -28,6 +28,7 @@ Otc::Otc(std::uint64_t entries)
 
 NodeSet Otc::Entry::sharers() const {
   NodeSet set;
+#pragma GCC unroll 4
   for (std::size_t i = 0; i < NodeSet::kWords; ++i) {
     set.word(i) = sharer_words[i].load(std::memory_order_relaxed);
   }
@@ -35,6 +36,7 @@ NodeSet Otc::Entry::sharers() const {
 }
 
 void Otc::Entry::SetSharers(const NodeSet& now) {
+#pragma GCC unroll 4
   for (std::size_t i = 0; i < NodeSet::kWords; ++i) {
     sharer_words[i].store(now.word(i), std::memory_order_relaxed);
   }
@@ -82,7 +84,7 @@ Otc::Entry* Otc::FindOrInsert(std::uint64_t key_hash) {
 
 // I has no entry. Entries behind the hole are shifted back as far as their slot allows.
 void Otc::EraseIfIdle(Entry* entry) {
-  if (!entry->sharers().empty() || entry->rounds != 0) return;
+  if (entry->rounds != 0 || !entry->sharers().empty()) return;
   --live_entries_;
   auto hole = static_cast<std::uint64_t>(entry - &entry_[0]);
   for (std::uint64_t i = hole + 1; i < entry_.size() && entry_[i].key_hash() != 0; ++i) {
@@ -93,8 +95,7 @@ void Otc::EraseIfIdle(Entry* entry) {
   entry_[hole].Clear();
 }
 
-void Otc::Share(Entry* entry, const NodeSet& now) {
-  const NodeSet before = entry->sharers();
+void Otc::Share(Entry* entry, const NodeSet& before, const NodeSet& now) {
   NodeSet gone = before;
   gone.Remove(now);
   gone.ForEach([&](NodeId node) { --shared_entries_[node]; });
@@ -154,7 +155,7 @@ Otc::Superseded Otc::Replace(Entry* entry, const NodeSet& sharers, NodeId writer
   }
   entry->rounds += superseded.counts ? 1 : 0;
   entry->visited = true;
-  if (before != sharers) Share(entry, sharers);
+  if (before != sharers) Share(entry, before, sharers);
   EraseIfIdle(entry);
   return superseded;
 }
@@ -189,7 +190,7 @@ void Otc::AckComplete(std::uint64_t key_hash) {
       break;
     case State::kSI:
       --evicting_;
-      Share(entry, NodeSet());
+      Share(entry, entry->sharers(), NodeSet());
       break;
   }
   EraseIfIdle(entry);
@@ -213,10 +214,11 @@ NodeSet Otc::Evict(std::uint64_t key_hash, std::uint32_t rounds, const NodeSet& 
   [[maybe_unused]] const Witness witness(Asked::kEvict, key_hash);
   Entry* entry = Find(key_hash);
   APTA_CHECK(entry != nullptr && entry->state == State::kS);
-  NodeSet sharers = entry->sharers();
+  const NodeSet before = entry->sharers();
+  NodeSet sharers = before;
   sharers.Keep(present);
   if (sharers.empty()) {
-    Share(entry, sharers);
+    Share(entry, before, sharers);
     EraseIfIdle(entry);
     return sharers;
   }
@@ -231,11 +233,12 @@ std::uint64_t Otc::ForgetNode(NodeId node, std::uint64_t position, std::uint64_t
   position = std::min<std::uint64_t>(position, entry_.size());
   while (position > 0 && entry_budget-- > 0 && shared_entries_[node] > 0) {
     Entry& entry = entry_[--position];
-    NodeSet sharers = entry.sharers();
-    if (entry.key_hash() == 0 || !sharers.Contains(node)) continue;
+    const NodeSet before = entry.sharers();
+    if (entry.key_hash() == 0 || !before.Contains(node)) continue;
     [[maybe_unused]] const Witness witness(Asked::kDead, entry.key_hash(), node);
+    NodeSet sharers = before;
     sharers.Remove(node);
-    Share(&entry, sharers);
+    Share(&entry, before, sharers);
     EraseIfIdle(&entry);
     // Erasing may have shifted another entry to this position.
     ++position;

@@ -109,7 +109,7 @@ class Otc {
   Entry* FindOrInsert(std::uint64_t key_hash);  // nullptr = full
   void EraseIfIdle(Entry* entry);
   Superseded Replace(Entry* entry, const NodeSet& sharers, NodeId writer, const NodeSet& answering);
-  void Share(Entry* entry, const NodeSet& now);
+  void Share(Entry* entry, const NodeSet& before, const NodeSet& now);
 
   int shift_;  // of the hash, to a slot
   std::uint64_t max_entries_;
