@@ -103,6 +103,7 @@ void Home::SendToHome(int shard, GroupMessage message) {
 
 void Home::OnLogged(const std::vector<LogOutcome>& outcomes, TimeNs now_ns) {
   now_ns_ = now_ns;
+  quiet_until_ns_ = 0;
   for (const LogOutcome& outcome : outcomes) groups_.OnLogged(outcome);
   RunDeferred();
 }
