@@ -117,6 +117,34 @@ TEST_F(CacheTest, AnInvalidationTakesTheEntryAndIsAcknowledged) {
   EXPECT_FALSE(Holds(extent));
 }
 
+TEST_F(CacheTest, ALookUnderTheLockAppliesFindsOrBegins) {
+  const std::uint64_t kept = MakeExtent("kept", 4), stale = MakeExtent("key", 5);
+  Fill("kept", 4, kept)->pin->Drop();
+  Fill("key", 5, stale)->pin->Drop();
+  Invalidate("key", 6, stale);
+  const auto look = [&](const std::string& key, bool may_begin) {
+    return cache_->LookAgain({fabric::KeyHash(key), key, Table()}, may_begin, true, 0);
+  };
+  const Cache::Looked hit = look("kept", true);
+  ASSERT_TRUE(hit.hit);
+  EXPECT_EQ(hit.miss.fill, nullptr);
+  hit.hit->pin->Drop();
+  EXPECT_EQ(Acknowledged(), 1u);
+  const Cache::Looked nothing = look("key", false);
+  EXPECT_FALSE(nothing.hit);
+  EXPECT_EQ(nothing.miss.fill, nullptr);
+  const Cache::Looked miss = look("key", true);
+  EXPECT_FALSE(miss.hit);
+  ASSERT_TRUE(miss.miss.leads);
+  const Cache::Looked second = look("key", true);
+  EXPECT_FALSE(second.miss.leads);
+  cache_->AbandonFill(miss.miss.fill);
+  EXPECT_FALSE(cache_->Followed(second.miss.fill));
+  issuer_.Fence();
+  EXPECT_FALSE(look("kept", false).hit) << "found by a fenced node";
+  EXPECT_TRUE(cache_->is_fenced());
+}
+
 TEST_F(CacheTest, AnEntryThatIsNewerThanTheInvalidationStays) {
   const std::uint64_t extent = MakeExtent("key", 7);
   Fill("key", 7, extent)->pin->Drop();

@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -66,6 +68,30 @@ TEST(SubmissionRingTest, AFullRingSaysSoAndGoesOnWhereItWas) {
   consumer.Consume();
   EXPECT_TRUE(push());
   EXPECT_FALSE(push());
+}
+
+TEST(RequestTest, IsCopiedAsFarAsItSaysAndNoFurtherThanThereIsRoom) {
+  Request from{};
+  std::memset(from.body, 'b', sizeof(from.body));
+  const auto copied = [&](std::uint64_t payload_bytes, std::uint16_t key_bytes,
+                          std::uint8_t flags) {
+    from.payload_bytes = payload_bytes & ((std::uint64_t{1} << 48) - 1);
+    from.key_bytes = key_bytes;
+    from.flags = flags;
+    Request to{};
+    CopyRequest(from, &to);
+    EXPECT_EQ(to.visible_at_ns, 0u) << "written beyond the body";
+    return std::count(std::begin(to.body), std::end(to.body), std::byte{'b'});
+  };
+  from.visible_at_ns = 7;
+  EXPECT_EQ(copied(0, 0, 0), 0);
+  EXPECT_EQ(copied(64, 32, 0), 96);
+  EXPECT_EQ(copied(64, 32, kBodyStaged), 0);
+  const auto all = static_cast<std::ptrdiff_t>(kInlineBytes);
+  EXPECT_EQ(copied(kInlineBytes, 32, 0), all);
+  EXPECT_EQ(copied(0, 0xffff, 0), all);
+  EXPECT_EQ(copied(~std::uint64_t{0}, 1, 0), all);
+  EXPECT_EQ(copied(~std::uint64_t{0}, 0, kBodyStaged), 0);
 }
 
 TEST(SubmissionRingTest, WrongSequencesStopTheirRingAndNothingElse) {
