@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <thread>
 #include <vector>
 
@@ -46,19 +47,23 @@ class Worker {
         work_(work),
         count_(&page->count[number]),
         page_(page),
+        call_(CallNamed(work.op)),
+        kind_(work.op == "get_miss" ? "object"
+              : work.same_keys      ? "shared"
+                                    : fmt::format("own-{}-", number)),
         random_(static_cast<std::uint64_t>(number) + 1),
         value_(work.size_bytes, std::byte{1}) {
-    const std::string kind = work.op == "get_miss" ? "object"
-                             : work.same_keys      ? "shared"
-                                                   : fmt::format("own-{}", number);
     for (std::uint64_t i = 0; work.op != "get_miss" && i < work.keys; ++i) {
-      keys_.push_back(Key(kind, i));
+      keys_.push_back(Key(kind_, i));
     }
   }
 
   void Run() {
     bool ok = true;
-    for (const std::string& key : keys_) ok = client_->Put(key, value_).ok() && ok;
+    for (const std::string& key : keys_) {
+      versions_.push_back(client_->Put(key, value_).value_or(0));
+      ok = ok && versions_.back() != 0;
+    }
     for (const std::string& key : keys_) ok = client_->Get(key).ok() && ok;
     if (!ok) count_->failures.fetch_add(1);
     page_->ready.fetch_add(1);
@@ -81,23 +86,62 @@ class Worker {
     const ClientStats stats = client_->stats();
     if (work_.op == "get_hit") return stats.misses * 10 < stats.hits;
     if (work_.op == "get_miss") return stats.hits * 10 < stats.misses;
-    return stats.puts > 1000;
+    if (work_.op == "get_uncached") return stats.hits == 0;
+    return IsRead() || stats.puts > 1000;
   }
+  bool IsRead() const { return work_.op == "stat" || work_.op == "list"; }
 
-  bool Call() {
-    if (work_.op == "put") return client_->Put(keys_[next_++ % keys_.size()], value_).ok();
-    if (work_.op == "get_hit") return client_->Get(keys_[next_++ % keys_.size()]).ok();
+  bool Call() { return (this->*call_)(keys_.empty() ? 0 : next_++ % keys_.size()); }
+  bool Get(std::size_t key) { return client_->Get(keys_[key]).ok(); }
+  bool GetMiss(std::size_t) {
     const absl::StatusOr<Object> object = client_->Get(Key("object", random_.Next() % work_.keys));
     return object.ok() && object->size() == work_.size_bytes;
+  }
+  bool Put(std::size_t key) { return client_->Put(keys_[key], value_).ok(); }
+  bool PutIf(std::size_t key) {
+    const absl::StatusOr<Version> version =
+        client_->Put(keys_[key], value_, {.if_version = versions_[key]});
+    if (version.ok()) versions_[key] = *version;
+    return version.ok();
+  }
+  bool PutDelete(std::size_t key) { return Put(key) && client_->Delete(keys_[key]).ok(); }
+  bool Stat(std::size_t key) {
+    const absl::StatusOr<ObjectInfo> info = client_->Stat(keys_[key]);
+    return info.ok() && info->size == work_.size_bytes;
+  }
+  bool List(std::size_t) {
+    const auto listed = client_->List(kind_, work_.keys);
+    return listed.ok() && listed->size() == work_.keys;
+  }
+  bool CreateCommit(std::size_t key) {
+    absl::StatusOr<Draft> draft = client_->Create(keys_[key], value_.size());
+    return draft.ok() && draft->Commit().ok();
+  }
+  using CallOf = bool (Worker::*)(std::size_t key);
+  static CallOf CallNamed(std::string_view op) {
+    static const std::map<std::string_view, CallOf> kCalls = {
+        {"get_hit", &Worker::Get},
+        {"get_miss", &Worker::GetMiss},
+        {"get_uncached", &Worker::Get},
+        {"put", &Worker::Put},
+        {"put_if", &Worker::PutIf},
+        {"put_delete", &Worker::PutDelete},
+        {"stat", &Worker::Stat},
+        {"list", &Worker::List},
+        {"create_commit", &Worker::CreateCommit}};
+    return kCalls.at(op);
   }
 
   Client* const client_;
   const Work& work_;
   Page::Count* const count_;
   Page* const page_;
+  const CallOf call_;
+  const std::string kind_;  // of its keys
   Random random_;
   const Bytes value_;
   std::vector<std::string> keys_;
+  std::vector<Version> versions_;  // by key: what it has put
   std::uint64_t next_ = 0;
 };
 
@@ -111,9 +155,14 @@ int RunWorker(const std::vector<std::string>& words) {
   work.threads = std::stoi(words[6]);
   const int process = std::stoi(words[7]);
   const SharedBytes shared(std::stoi(words[8]), sizeof(Page));
+  work.placement = static_cast<Placement>(std::stoi(words[9]));
   // A cache that holds nothing: each get is a miss.
   const std::size_t cache_bytes = work.op == "get_miss" ? 1 : 256 << 20;
-  Client client = Connect(work.socket, fmt::format("worker-{}", process), work.pool, cache_bytes);
+  Client client = Connect({.socket = work.socket,
+                           .pool = work.pool,
+                           .node = fmt::format("worker-{}", process),
+                           .cache_bytes = cache_bytes,
+                           .placement = work.placement});
   std::vector<std::thread> threads;
   for (int i = 0; i < work.threads; ++i) {
     threads.emplace_back(
@@ -135,7 +184,8 @@ Crew::Crew(const Work& work) : shared_(sizeof(Page)), threads_(work.threads * wo
                                             work.same_keys ? "1" : "0",
                                             std::to_string(work.threads),
                                             std::to_string(i),
-                                            std::to_string(shared_.fd())};
+                                            std::to_string(shared_.fd()),
+                                            std::to_string(static_cast<int>(work.placement))};
     // One caller has a core of its own beside the home's; several share all there is.
     const Cores cores = total == 1 ? Cores::kCallers : Cores::kAll;
     processes_.push_back(std::make_unique<Process>("worker", words, cores));

@@ -16,9 +16,12 @@ namespace apta::bench {
 struct Work {
   std::string socket;
   std::string pool = "strict";
-  std::string op = "get_hit";  // get_hit | get_miss | put
+  Placement placement = Placement::kInPlace;
+  // get_hit | get_miss | get_uncached (of modes that never hit) | put | put_if | put_delete | stat
+  // | list (a thread's keys) | create_commit (in trusted pools)
+  std::string op = "get_hit";
   std::uint64_t size_bytes = 64;
-  std::uint64_t keys = 1;  // get_hit, put: per thread; get_miss: of all, "object" 0 … keys - 1
+  std::uint64_t keys = 1;  // per thread; get_miss: of all, "object" 0 … keys - 1
   bool same_keys = false;  // all threads use the same ones
   int threads = 1;
   int processes = 1;

@@ -24,7 +24,8 @@ constexpr char kAbout[] =
     "  get_first_touch      misses of a client that was just attached, each on pages new to it\n"
     "  get_uncached         in a pool whose gets all read the heap (mode uncached)\n"
     "  create_commit        in a trusted pool, without filling; create_fill_commit fills\n"
-    "  rate                 calls per second of 1 and 2 client processes of 1 and 2 threads\n"
+    "  rate                 calls per second of 1 and 2 client processes of 1 and 2 threads; with\n"
+    "                       --all of each operation, mode and placement\n"
     "and what the targets of the hot paths need besides:\n"
     "  hit_scaling          two threads' hits over one thread's, on keys of their own or one key\n"
     "  get_miss_asleep      a get miss while the home sleeps\n"
@@ -262,8 +263,9 @@ void Stat(benchmark::State& state, const Case& which) {
 
 void List(benchmark::State& state, const Case& which, std::uint64_t objects) {
   Client client = ConnectTo(which, "bench");
+  const Buffer value(static_cast<std::size_t>(which.size_bytes));
   for (std::uint64_t i = 0; i < objects; ++i) {
-    if (!client.Put(Key("list", i), AsBytes("x")).ok()) return state.SkipWithError("put");
+    if (!client.Put(Key("list", i), View(value)).ok()) return state.SkipWithError("put");
   }
   Measure(state, {}, nullptr, [&](std::uint64_t) {
     const auto listed = client.List("list", objects);
@@ -274,23 +276,38 @@ void List(benchmark::State& state, const Case& which, std::uint64_t objects) {
 
 // --- the matrix
 
+// What every name begins with, and `more`.
+std::string NameOf(const char* op, const Case& which, const Where& more = {}) {
+  const bool copies = which.placement == Placement::kLocalCopy;
+  Where where = {{"mode", which.pool},
+                 {"placement", copies ? "local_copy" : "in_place"},
+                 {"size", std::to_string(which.size_bytes)}};
+  where.insert(where.end(), more.begin(), more.end());
+  return Name(op, where);
+}
+
 template <typename Function, typename... Arguments>
 void AddCase(const char* op, Case which, Function function, Arguments... arguments) {
-  const bool copies = which.placement == Placement::kLocalCopy;
-  const std::string name = Name(op, {{"mode", which.pool},
-                                     {"placement", copies ? "local_copy" : "in_place"},
-                                     {"size", std::to_string(which.size_bytes)}});
-  Add(name, [=](benchmark::State& state) {
+  Add(NameOf(op, which), [=](benchmark::State& state) {
     function(state, which, arguments...);
     state.counters["page_bytes"] = static_cast<double>(g_page_bytes[which.pool]);
   });
 }
 
+bool Caches(const std::string& pool) { return pool != "versioned" && pool != "uncached"; }
+
+void AddLists(const Case& which) {
+  for (const std::uint64_t objects : {10u, 1000u}) {
+    // What is listed fills a tenth of a pool at most.
+    if (objects * static_cast<std::uint64_t>(which.size_bytes) > 100 << 20) continue;
+    Add(NameOf("list", which, {{"objects", std::to_string(objects)}}), List, which, objects);
+  }
+}
+
 void AddPool(const std::string& pool, Placement placement, const Sizes& sizes) {
-  const bool caches = pool == "strict" || pool == "lazy" || pool == "sync";
   for (const std::int64_t size : sizes) {
     const Case which{pool, placement, size};
-    if (caches) {
+    if (Caches(pool)) {
       AddCase("get_hit", which, GetHit);
       AddCase("get_miss", which, GetMiss);
       if (pool == "strict" && size <= 1 << 20) AddCase("get_first_touch", which, GetFirstTouch);
@@ -301,7 +318,8 @@ void AddPool(const std::string& pool, Placement placement, const Sizes& sizes) {
     AddCase("put", which, Put, false);
     AddCase("put_if", which, Put, true);
     AddCase("delete", which, Delete);
-    if (size == sizes.front()) AddCase("stat", which, Stat);
+    AddCase("stat", which, Stat);
+    if (size == sizes.front() || CurrentRun().all) AddLists(which);
   }
 }
 
@@ -310,30 +328,38 @@ std::uint64_t MissedKeys(std::int64_t size) {
   return static_cast<std::uint64_t>(std::clamp<std::int64_t>((128 << 20) / size, 64, 1000));
 }
 
-void AddRates(const Sizes& sizes) {
-  for (const std::int64_t size : sizes) {
-    for (const std::string op : {"get_hit", "get_miss", "put"}) {
-      for (const int processes : {1, 2}) {
-        for (const int threads : {1, 2}) {
-          const std::string name = Name("rate", {{"op", op},
-                                                 {"size", std::to_string(size)},
-                                                 {"processes", std::to_string(processes)},
-                                                 {"threads", std::to_string(threads)}});
-          Add(name, [=](benchmark::State& state) {
-            Work work{.socket = SocketOf("strict"), .op = op};
-            work.size_bytes = static_cast<std::uint64_t>(size);
-            work.keys = op == "get_miss" ? MissedKeys(size) : 4;
-            work.processes = processes;
-            work.threads = threads;
-            Client client = Connect(work.socket, "bench", work.pool);
-            if (op == "get_miss" && !PutObjects(&client, work.keys, work.size_bytes)) {
-              return state.SkipWithError("put");
-            }
-            Rate(state, work, Repetitions());
-          });
+void AddRate(const std::string& op, const Case& which) {
+  for (const int processes : {1, 2}) {
+    for (const int threads : {1, 2}) {
+      const std::string name = NameOf("rate", which,
+                                      {{"op", op},
+                                       {"processes", std::to_string(processes)},
+                                       {"threads", std::to_string(threads)}});
+      Add(name, [=](benchmark::State& state) {
+        Work work{.socket = SocketOf(which.pool), .pool = which.pool, .op = op};
+        work.placement = which.placement;
+        work.size_bytes = static_cast<std::uint64_t>(which.size_bytes);
+        work.keys = op == "get_miss" ? MissedKeys(which.size_bytes) : 4;
+        work.processes = processes;
+        work.threads = threads;
+        Client client = Connect(work.socket, "bench", work.pool);
+        if (op == "get_miss" && !PutObjects(&client, work.keys, work.size_bytes)) {
+          return state.SkipWithError("put");
         }
-      }
+        Rate(state, work, Repetitions());
+      });
     }
+  }
+}
+
+void AddRates(const std::string& pool, Placement placement, const Sizes& sizes) {
+  std::vector<std::string> ops = {"get_hit", "get_miss", "put"};
+  if (!Caches(pool)) ops = {"get_uncached", "put"};
+  if (CurrentRun().all) ops.insert(ops.end(), {"put_if", "put_delete", "stat", "list"});
+  if (placement == Placement::kLocalCopy) ops.resize(Caches(pool) ? 2 : 1);  // as in AddPool
+  if (pool == "trusted") ops = {"create_commit"};
+  for (const std::int64_t size : sizes) {
+    for (const std::string& op : ops) AddRate(op, {pool, placement, size});
   }
 }
 
@@ -343,19 +369,24 @@ void RegisterAll() {
   if (CurrentRun().quick) sizes = {64, 64 << 10, 8 << 20}, few = {64};
   if (all) few = sizes;
   AddPool("strict", Placement::kInPlace, sizes);
-  Add(Name("list", {{"mode", "strict"}, {"objects", "1000"}}), List, Case{}, std::uint64_t{1000});
   for (const std::int64_t size : sizes) {
     if (size >= 64 << 10) AddCase("put", {.pool = "trusted", .size_bytes = size}, Put, false);
     AddCase("create_commit", {.pool = "trusted", .size_bytes = size}, CreateCommit, false);
     AddCase("create_fill_commit", {.pool = "trusted", .size_bytes = size}, CreateCommit, true);
   }
   AddTargets([] { return SocketOf("strict"); });
-  AddRates(all ? Sizes{64, 4 << 10, 64 << 10, 1 << 20} : Sizes{64});
   AddPool("strict", Placement::kLocalCopy, few);
   AddPool("uncached", Placement::kInPlace, all ? sizes : Sizes{64, 4 << 10, 1 << 20});
   for (const std::string mode : {"lazy", "sync", "versioned"}) {
     AddPool(mode, Placement::kInPlace, few);
     if (all) AddPool(mode, Placement::kLocalCopy, few);
+  }
+  AddRates("strict", Placement::kInPlace, all ? Sizes{64, 4 << 10, 64 << 10, 1 << 20} : Sizes{64});
+  if (all) {
+    for (const std::string pool : {"strict", "lazy", "sync", "versioned", "uncached", "trusted"}) {
+      if (pool != "strict") AddRates(pool, Placement::kInPlace, {64, 64 << 10});
+      if (Caches(pool) && pool != "trusted") AddRates(pool, Placement::kLocalCopy, {64, 64 << 10});
+    }
   }
   AddCopies(sizes);
 }
