@@ -129,6 +129,8 @@ A pool is name=NAME,key=value,... in any order:
                         region: what was acknowledged survives the server,
                           however it ends (backing file: or shm:)
                         log: it survives a power loss               [none]
+  scrub=SIZE            of durability=region: how much a second gets its
+                        checksums, or is compared with them; 0 none [16MiB]
   log=FOLDER            of durability=log: where its files are
   log_segment=SIZE      of a file of a new log                      [16MiB]
   recovery_target=TIME  reading the log at start takes no longer, besides

@@ -27,7 +27,7 @@ namespace {
 constexpr std::string_view kServerKeys = "socket, shards, threads, link, policy";
 constexpr std::string_view kPoolKeys =
     "name, bytes, backing, numa, coherence, access, durability, owner, group, mode, "
-    "directory_entries, ack_deadline, node_quota, log, log_segment, recovery_target";
+    "directory_entries, ack_deadline, node_quota, log, log_segment, recovery_target, scrub";
 constexpr std::size_t kMaxPoolNameBytes = 63;
 constexpr std::uint64_t kMaxDirectoryEntries = std::uint64_t{1} << 32;
 // Below, a node that merely waits for its turn on a busy machine would be fenced.
@@ -277,13 +277,14 @@ absl::Status SetServerOption(std::string_view key, std::string_view value, Serve
 }
 
 absl::Status SetPoolOption(std::string_view key, std::string_view value, PoolOptions* options) {
-  if (key == "bytes" || key == "node_quota" || key == "log_segment") {
+  if (key == "bytes" || key == "node_quota" || key == "log_segment" || key == "scrub") {
     const auto bytes = ParseBytes(value);
     if (!bytes.ok()) {
       return absl::InvalidArgumentError(fmt::format("{}: {}", key, Message(bytes.status())));
     }
     (key == "bytes"        ? options->bytes
      : key == "node_quota" ? options->node_quota_bytes
+     : key == "scrub"      ? options->scrub_bytes_per_second
                            : options->log_segment_bytes) = *bytes;
     return absl::OkStatus();
   }

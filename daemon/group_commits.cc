@@ -420,7 +420,7 @@ std::optional<Reply> GroupCommits::FindSlots(Part* part) {
         return Refusal(StatusCode::kResourceExhausted, Reason::kPoolFull, fabric::kCacheLineBytes,
                        c_.opc->used_bytes() - c_.oic->held_bytes(), c_.oic->held_bytes());
       }
-      fabric::IndexWriter::Hold(write.slot, wanted.key_hash, wanted.draft);
+      c_.opc->Hold(write.slot, wanted.key_hash, wanted.draft);
     }
   }
   return std::nullopt;
@@ -428,7 +428,7 @@ std::optional<Reply> GroupCommits::FindSlots(Part* part) {
 
 void GroupCommits::Undo(Part* part) {
   for (const Write& write : part->writes) {
-    if (write.slot != nullptr && write.old_extent == 0) fabric::IndexWriter::Erase(write.slot);
+    if (write.slot != nullptr && write.old_extent == 0) c_.opc->Unhold(write.slot);
     if (write.write.draft != 0) owner_->Discard(write.write.draft);
   }
 }

@@ -92,6 +92,11 @@ Home::Home(Pool* pool, int shard, bool hosts_functions, NodeGate* gate,
   }
   uploads_.reserve(fabric::kLanes);
   share_->directory.store(&otc_);
+  const std::uint64_t scrub_bytes_per_second = pool->options().scrub_bytes_per_second;
+  if (pool->is_durable_region() && scrub_bytes_per_second != 0) {
+    const auto shards = static_cast<std::uint64_t>(pool->shards());
+    scrub_.emplace(pool, shard, (scrub_bytes_per_second + shards - 1) / shards);
+  }
 }
 
 Home::~Home() { share_->directory.store(nullptr); }
@@ -286,7 +291,7 @@ int Home::AdvanceUploads(TimeNs now_ns) {
 bool Home::IsQuiet() const {
   return uploads_.empty() && oic_.IsQuiet() && forgetting_.empty() &&
          (!blocking_ || (blocking_->IsIdle() && groups_.IsIdle())) &&
-         (!executor_ || !executor_->has_queued());
+         (!executor_ || !executor_->has_queued()) && (!scrub_ || !scrub_->IsDue(now_ns_));
 }
 
 int Home::PollAll() {
@@ -296,6 +301,9 @@ int Home::PollAll() {
   if (blocking_) RunDeferred();
   if (now_ns >= next_check_ns_) CheckDebts();
   if (executor_ && executor_->IsDue(now_ns)) done += executor_->Poll(now_ns);
+  if (scrub_) {  // nothing that would keep a home awake
+    if (const auto finding = scrub_->Step(now_ns)) Bury(*finding);
+  }
   if (!forgetting_.empty()) {
     Forgetting& forgetting = forgetting_.front();
     forgetting.position = otc_.ForgetNode(forgetting.node, forgetting.position, kForgetSlice);
@@ -401,6 +409,25 @@ std::optional<FenceReason> Home::CheckDebt(NodeId node) {
                      .allowed_bytes = quota_bytes_};
 }
 
+// A delete that leaves a gravestone. Those who have the object in place are told to let go of it;
+// its extent stays out of use until the next start, as whatever made it decay may do it again.
+void Home::Bury(const Scrub::Finding& finding) {
+  if (blocking_ && blocking_->IsBusy(finding.key_hash)) return;  // the next round finds it again
+  if (finding.is_key_whole && fabric::TracksSharers(coherence_)) {
+    Otc::Superseded superseded = otc_.Delete(finding.key_hash, Otc::kNobody, oic_.answering());
+    superseded.holders.Keep(oic_.present());
+    if (!superseded.holders.empty()) {
+      oic_.IssueRound({.key_hash = finding.key_hash,
+                       .version = opc_.NextVersion(),
+                       .holders = superseded.holders,
+                       .counts = superseded.counts},
+                      now_ns_);
+    }
+  }
+  opc_.Bury(finding.slot, finding.key_hash);
+  gate_->OnDamaged(pool_, finding.key, finding.extent);
+}
+
 TimeNs Home::next_deadline_ns() const {
   TimeNs deadline_ns = executor_ ? executor_->next_deadline_ns() : ~TimeNs{0};
   // Nobody tells us when a node has acknowledged to another shard.
@@ -409,6 +436,7 @@ TimeNs Home::next_deadline_ns() const {
   }
   // Debts are looked at from time to time as long as there are some.
   if (oic_.open_rounds() > 0) deadline_ns = std::min(deadline_ns, next_check_ns_);
+  if (scrub_) deadline_ns = std::min(deadline_ns, scrub_->wake_ns());
   return deadline_ns;
 }
 

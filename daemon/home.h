@@ -32,6 +32,7 @@
 #include "daemon/osc.h"
 #include "daemon/otc.h"
 #include "daemon/pool.h"
+#include "daemon/scrub.h"
 #include "daemon/small_payloads.h"
 #include "fabric/call_head.h"
 #include "fabric/clock.h"
@@ -207,6 +208,7 @@ class Home final : private RoundObserver,
   void Ask(NodeId node);  // once for what it owes this home now
   void CheckDebts();
   std::optional<FenceReason> CheckDebt(NodeId node);
+  void Bury(const Scrub::Finding& finding);
   void EndRequestsOf(NodeId node);
   void Fail(const scheduler::Waiter& to, absl::StatusCode code, fabric::Reason reason,
             std::uint64_t value0 = 0, std::uint64_t value1 = 0, std::uint64_t value2 = 0);
@@ -255,6 +257,7 @@ class Home final : private RoundObserver,
   std::unique_ptr<scheduler::ExecutorManager> executor_;
   std::optional<BlockingPuts> blocking_;  // mode sync, or several shards
   GroupCommits groups_;
+  std::optional<Scrub> scrub_;  // durability `region`
 
   const fabric::Coherence coherence_;
   const TimeNs ack_deadline_ns_;

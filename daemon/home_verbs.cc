@@ -241,6 +241,10 @@ void Home::Delete(const Waiter& from, std::uint64_t key_hash, std::string_view k
   }
   const std::optional<Osc::Served> old = osc_.Translate(key_hash, key);
   if (!CheckVersion(from, old, if_version)) return;
+  if (!old && opc_.Exhume(key_hash)) {
+    gate_->Answer(from, {.version = opc_.NextVersion()}, 0);
+    return;
+  }
   if (!old) {
     Fail(from, StatusCode::kNotFound, Reason::kNoSuchObject);
     return;

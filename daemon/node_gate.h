@@ -43,6 +43,8 @@ class NodeGate : public InvalidationGate {
   virtual void Fence(NodeId node, const FenceReason& reason) = 0;
   // Nothing of the node is left in this home: its slot may be reused.
   virtual void OnNodeForgotten(NodeId node) = 0;
+  // An object was found damaged, and is lost. An empty key: that, too.
+  virtual void OnDamaged(const Pool* pool, std::string_view key, std::uint64_t extent) = 0;
   // To another home of the pool, whose OnGroupMessage gets it soon; in order.
   virtual void SendToHome(const Pool* pool, int shard, GroupMessage message) = 0;
 };

@@ -35,7 +35,9 @@ std::uint64_t Opc::Begin(std::uint64_t key_hash, std::string_view key,
 
 void Opc::Fill(std::uint64_t payload, std::uint64_t payload_position, const std::byte* from,
                std::uint64_t bytes, std::uint64_t payload_bytes) {
-  fabric::CopyToExtent(pool_->data() + payload + payload_position, from, bytes, payload_bytes);
+  std::byte* const to = pool_->data() + payload + payload_position;
+  fabric::CopyToExtent(to, from, bytes, payload_bytes);
+  if (write_back_ != nullptr) write_back_->Lines(to, bytes);
 }
 
 bool Opc::Release(std::uint64_t extent) {
@@ -75,12 +77,57 @@ void Opc::Commit(fabric::IndexSlot* slot, std::uint64_t key_hash, std::uint64_t 
   const bool is_new = !fabric::SlotTagMatches(slot->load(std::memory_order_relaxed), key_hash);
   // Release: the header and the payload are whole before the version says so (invariant 2).
   std::atomic_ref<std::uint64_t>(header->version).store(version, std::memory_order_release);
+  if (write_back_ != nullptr) PersistHeader(extent);
   fabric::IndexWriter::Commit(slot, key_hash, extent);
-  if (is_new) share_->live_objects.fetch_add(1, std::memory_order_relaxed);  // a statistic
+  if (write_back_ != nullptr) PersistSlot(slot);
+  if (!is_new) return;
+  share_->live_objects.fetch_add(1, std::memory_order_relaxed);  // a statistic
+  if (share_->damaged_objects.load(std::memory_order_relaxed) != 0) Exhume(key_hash);
+}
+
+// Invariant 4; what Fill wrote, too.
+void Opc::PersistHeader(std::uint64_t extent) {
+  write_back_->Lines(header(extent), sizeof(ExtentHeader) + header(extent)->key_bytes);
+  write_back_->Fence();
+}
+
+// With the version that it took, so that none is used twice (invariant 3).
+void Opc::PersistSlot(const fabric::IndexSlot* slot) {
+  write_back_->Lines(&pool_->superblock()->last_version, sizeof(Version));
+  write_back_->Lines(slot, sizeof(*slot));
+  write_back_->Fence();
+}
+
+void Opc::Bury(fabric::IndexSlot* slot, std::uint64_t key_hash) {
+  fabric::IndexWriter::Bury(slot, key_hash);
+  if (write_back_ != nullptr) PersistSlot(slot);
+  share_->live_objects.fetch_sub(1, std::memory_order_relaxed);     // statistics, but for this
+  share_->damaged_objects.fetch_add(1, std::memory_order_relaxed);  // thread
+}
+
+bool Opc::Exhume(std::uint64_t key_hash) {
+  if (share_->damaged_objects.load(std::memory_order_relaxed) == 0) return false;  // as above
+  fabric::IndexSlot* slot = share_->index.FindGravestone(key_hash);
+  if (slot == nullptr) return false;
+  fabric::IndexWriter::Erase(slot);
+  if (write_back_ != nullptr) PersistSlot(slot);
+  share_->damaged_objects.fetch_sub(1, std::memory_order_relaxed);
+  return true;
+}
+
+void Opc::Hold(fabric::IndexSlot* slot, std::uint64_t key_hash, std::uint64_t extent) {
+  if (write_back_ != nullptr) PersistHeader(extent);  // recovery can tell that it is held
+  fabric::IndexWriter::Hold(slot, key_hash, extent);
+}
+
+void Opc::Unhold(fabric::IndexSlot* slot) {
+  fabric::IndexWriter::Erase(slot);
+  if (write_back_ != nullptr) PersistSlot(slot);
 }
 
 void Opc::CommitDelete(fabric::IndexSlot* slot) {
   fabric::IndexWriter::Erase(slot);
+  if (write_back_ != nullptr) PersistSlot(slot);
   share_->live_objects.fetch_sub(1, std::memory_order_relaxed);  // a statistic
 }
 

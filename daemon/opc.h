@@ -9,6 +9,8 @@
 //   2. A header's version is 0 from its extent's release until the next one at its place is whole:
 //      an unregistered reader of a reused extent notices (index.h, invariant 4).
 //   3. Versions are strictly increasing over the pool's whole life.
+//   4. On persistent memory an extent is durable before a slot names it, and a slot's change before
+//      the commit returns, and so before anybody is answered or the old extent released.
 #pragma once
 
 #include <array>
@@ -23,7 +25,8 @@ namespace apta::daemon {
 
 class Opc {
  public:
-  Opc(Pool* pool, int shard) : pool_(pool), share_(&pool->share(shard)) {}
+  Opc(Pool* pool, int shard)
+      : pool_(pool), share_(&pool->share(shard)), write_back_(share_->write_back) {}
 
   // A fresh extent with its header and key written; 0 = no room. An empty key makes an extent that
   // can never be committed: a message's payload.
@@ -43,6 +46,14 @@ class Opc {
   void Commit(fabric::IndexSlot* slot, std::uint64_t key_hash, std::uint64_t extent,
               Version version);
   void CommitDelete(fabric::IndexSlot* slot);
+  // A gravestone in place of an object that is damaged.
+  void Bury(fabric::IndexSlot* slot, std::uint64_t key_hash);
+  // Takes away the gravestone of a key that has no object. False: there is none.
+  bool Exhume(std::uint64_t key_hash);
+
+  // Keeps a reserved slot for the commit of an extent that Begin made, and gives it up.
+  void Hold(fabric::IndexSlot* slot, std::uint64_t key_hash, std::uint64_t extent);
+  void Unhold(fabric::IndexSlot* slot);
 
   // Room for a key that has no slot yet; nullptr = the index cannot grow.
   fabric::IndexSlot* ReserveSlot(std::uint64_t key_hash) { return share_->index.Reserve(key_hash); }
@@ -72,8 +83,12 @@ class Opc {
     return reinterpret_cast<fabric::ExtentHeader*>(pool_->data() + extent);
   }
 
+  void PersistHeader(std::uint64_t extent);
+  void PersistSlot(const fabric::IndexSlot* slot);
+
   Pool* pool_;
   HeapShare* share_;
+  fabric::WriteBack* write_back_;
 };
 
 }  // namespace apta::daemon

@@ -2,25 +2,28 @@
 
 #include <sys/random.h>
 
-#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "absl/status/status.h"
-#include "fabric/hash.h"
 #include "fmt/format.h"
 
 namespace apta::daemon {
 
-using fabric::ExtentHeader;
 using fabric::IndexBucket;
-using fabric::IndexSlot;
-using fabric::SlotExtentOffset;
 using fabric::Superblock;
 
 std::uint64_t HeapShare::AllocateIndexBucket(std::byte* region) {
   const std::uint64_t offset = objects.Allocate(sizeof(IndexBucket));
-  if (offset != 0) std::memset(region + offset, 0, sizeof(IndexBucket));
+  if (offset == 0) return 0;
+  std::memset(region + offset, 0, sizeof(IndexBucket));
+  // Relaxed: nobody knows it yet.
+  reinterpret_cast<IndexBucket*>(region + offset)
+      ->overflow_offset.store(fabric::kChainEnd, std::memory_order_relaxed);
+  if (write_back != nullptr) {  // before anything links to it
+    write_back->Lines(region + offset, sizeof(IndexBucket));
+    write_back->Fence();
+  }
   return offset;
 }
 
@@ -65,19 +68,34 @@ absl::StatusOr<std::unique_ptr<Pool>> Pool::Open(const PoolOptions& options, int
     const absl::Status formatted = pool->Format(shards);
     if (!formatted.ok()) return formatted;
   }
-  pool->MakeShares();
-  if (existed) {
-    if (const absl::Status recovered = pool->Recover(); !recovered.ok()) {
-      pool->shares_.clear();  // not ours to mark clean
-      return recovered;
-    }
-  }
+  pool->shares_ = MakeShares(pool->data());
   Superblock* superblock = pool->superblock();
+  if (existed) {
+    pool->recovery_ = Recover(pool->data(), pool->shares_, pool->is_durable_region());
+    const Recovery& found = pool->recovery_;
+    if (found.lost_chains > 0 && !pool->is_durable_region()) {
+      pool->shares_.clear();  // not ours to mark clean
+      return absl::DataLossError(fmt::format(
+          "pool {}: {}: the index is damaged in {} places; restore the file, start with a new one, "
+          "or with durability=region, which keeps the rest",
+          options.name, options.backing, found.lost_chains));
+    }
+    superblock->last_version.store(found.last_version);
+  }
   superblock->groups_begun.store(0);
   superblock->groups_ended.store(0);
   superblock->incarnation += 1;
   superblock->clean = 0;
   for (fabric::HomeStatus& home : superblock->home) home.asleep.store(0);
+  if (pool->is_durable_region() && pool->region_.is_persistent_memory()) {
+    fabric::WriteBack* write_back = fabric::MachineWriteBack();
+    write_back->Lines(superblock, fabric::kSuperblockBytes);
+    // What recovery changed, too: links are on the lines of slots.
+    pool->shares_[0]->index.view().ForEachSlot(
+        [&](const fabric::IndexSlot& slot) { write_back->Lines(&slot, sizeof(slot)); });
+    write_back->Fence();
+    for (const auto& share : pool->shares_) share->SetWriteBack(write_back);
+  }
   pool->region_.PopulateInBackground();
   return pool;
 }
@@ -92,71 +110,16 @@ absl::Status Pool::Format(int shards) {
   return absl::OkStatus();
 }
 
-void Pool::MakeShares() {
-  const Superblock& layout = *superblock();
+std::vector<std::unique_ptr<HeapShare>> MakeShares(std::byte* region) {
+  const Superblock& layout = *reinterpret_cast<const Superblock*>(region);
   const std::uint64_t share_bytes = (layout.region_bytes - layout.heap_offset) / layout.shards /
                                     ObjectManager::kSlabBytes * ObjectManager::kSlabBytes;
+  std::vector<std::unique_ptr<HeapShare>> shares;
   for (std::uint32_t shard = 0; shard < layout.shards; ++shard) {
     const std::uint64_t begin = layout.heap_offset + shard * share_bytes;
-    shares_.push_back(
-        std::make_unique<HeapShare>(region_.data(), layout, begin, begin + share_bytes));
+    shares.push_back(std::make_unique<HeapShare>(region, layout, begin, begin + share_bytes));
   }
-}
-
-// Rebuilds the object managers from the index. A slot whose header does not confirm it is emptied:
-// the object was never whole.
-absl::Status Pool::Recover() {
-  const fabric::IndexView view = shares_[0]->index.view();
-  const auto share_of = [&](std::uint64_t offset) -> HeapShare* {
-    for (const auto& share : shares_) {
-      if (share->objects.Adopt(offset, sizeof(IndexBucket))) return share.get();
-    }
-    return nullptr;
-  };
-  bool is_whole = true;
-  view.ForEachOverflowBucket([&](std::uint64_t offset) {
-    is_whole = share_of(offset) != nullptr;  // not twice, and in the heap
-    return is_whole;
-  });
-  if (!is_whole) {
-    return absl::DataLossError(
-        fmt::format("pool {}: {}: the index is damaged (an overflow bucket is linked twice or lies "
-                    "outside the heap); restore the file or start with a new one",
-                    options_.name, options_.backing));
-  }
-  std::uint64_t max_version = superblock()->last_version.load();
-  view.ForEachSlot([&](const IndexSlot& slot) {
-    if (slot.load() == 0) return;
-    if (RecoverSlot(slot, &max_version)) {
-      ++recovered_objects_;
-    } else {
-      ++dropped_slots_;
-      const_cast<IndexSlot&>(slot).store(0);
-    }
-  });
-  for (const auto& share : shares_) {
-    share->objects.FinishAdopting();
-    share->used_bytes.store(share->objects.used_bytes());
-  }
-  superblock()->last_version.store(max_version);
-  return absl::OkStatus();
-}
-
-bool Pool::RecoverSlot(const IndexSlot& slot, std::uint64_t* max_version) {
-  const std::uint64_t offset = SlotExtentOffset(slot.load());
-  const fabric::IndexView& view = shares_[0]->index.view();
-  const ExtentHeader* header = view.HeaderAt(offset);
-  if (header == nullptr || header->version == 0) return false;
-  if (header->key_hash != fabric::KeyHash(header->key())) return false;
-  if (!fabric::SlotTagMatches(slot.load(), header->key_hash)) return false;
-  if (view.Find(header->key_hash, header->key()) != &slot) return false;  // misplaced, or twice
-  HeapShare& share = *shares_[view.ShardOf(header->key_hash)];
-  if (!share.objects.Adopt(offset, fabric::ExtentBytes(header->key_bytes, header->payload_bytes))) {
-    return false;
-  }
-  share.live_objects.fetch_add(1);
-  *max_version = std::max(*max_version, header->version);
-  return true;
+  return shares;
 }
 
 }  // namespace apta::daemon

@@ -16,11 +16,13 @@
 #include "daemon/journal.h"
 #include "daemon/object_manager.h"
 #include "daemon/owed_keys.h"
+#include "daemon/recovery.h"
 #include "fabric/coherence.h"
 #include "fabric/index.h"
 #include "fabric/message.h"
 #include "fabric/region.h"
 #include "fabric/superblock.h"
+#include "fabric/write_back.h"
 
 namespace apta::daemon {
 
@@ -34,6 +36,12 @@ struct HeapShare {
       : objects(begin, end),
         index(region, superblock, [this, region] { return AllocateIndexBucket(region); }) {}
 
+  // Set before the share's home is made. null: of no use.
+  void SetWriteBack(fabric::WriteBack* with) {
+    write_back = with;
+    index.set_write_back(with);
+  }
+
   ObjectManager objects;
   fabric::IndexWriter index;
   std::atomic<std::uint64_t> live_objects{0};
@@ -44,10 +52,19 @@ struct HeapShare {
   OwedKeys owed_keys;                          // the same, by key
   std::atomic<const Otc*> directory{nullptr};  // of the shard's home; who shares what
   std::atomic<std::uint64_t> held_bytes{0};    // of old versions that nodes have not released
+  // Objects, or chains of them, that gravestones in the index stand for; and what its scrub has
+  // done.
+  std::atomic<std::uint64_t> damaged_objects{0};
+  std::atomic<std::uint64_t> scrubs{0};
+  std::atomic<std::uint64_t> scrubbed_bytes{0};
+  fabric::WriteBack* write_back = nullptr;  // of a region that is persistent memory
 
  private:
   std::uint64_t AllocateIndexBucket(std::byte* region);
 };
+
+// The shares of a region, of which nothing is allocated yet.
+std::vector<std::unique_ptr<HeapShare>> MakeShares(std::byte* region);
 
 class Pool {
  public:
@@ -71,16 +88,14 @@ class Pool {
   void set_journal(Journal* journal) { journal_ = journal; }
   bool trusted() const { return trusted_; }
 
-  // What happened to an existing region's objects at Open.
-  std::uint64_t recovered_objects() const { return recovered_objects_; }
-  std::uint64_t dropped_slots() const { return dropped_slots_; }
+  // Durability `region`: what was acknowledged is kept, or said to be lost.
+  bool is_durable_region() const { return options_.durability == "region"; }
+  // What became of an existing region's objects at Open.
+  const Recovery& recovery() const { return recovery_; }
 
  private:
   Pool(PoolOptions options, fabric::Region region);
   absl::Status Format(int shards);
-  void MakeShares();
-  absl::Status Recover();
-  bool RecoverSlot(const fabric::IndexSlot& slot, std::uint64_t* max_version);
 
   PoolOptions options_;
   bool trusted_;
@@ -88,8 +103,7 @@ class Pool {
   fabric::Region region_;
   Journal* journal_ = nullptr;
   std::vector<std::unique_ptr<HeapShare>> shares_;
-  std::uint64_t recovered_objects_ = 0;
-  std::uint64_t dropped_slots_ = 0;
+  Recovery recovery_;
 };
 
 }  // namespace apta::daemon

@@ -137,8 +137,13 @@ absl::Status Server::OpenPools(const ServerOptions& options) {
     absl::StatusOr<std::unique_ptr<Pool>> pool = Pool::Open(pool_options, options.shards);
     if (!pool.ok()) return pool.status();
     if ((*pool)->region().existed()) {
-      spdlog::info("pool {}: {} objects found in {}, {} incomplete ones dropped", pool_options.name,
-                   (*pool)->recovered_objects(), pool_options.backing, (*pool)->dropped_slots());
+      const Recovery& recovery = (*pool)->recovery();
+      spdlog::info("pool {}: {} objects found in {}, {} incomplete ones dropped, {} damaged",
+                   pool_options.name, recovery.objects, pool_options.backing, recovery.half_made,
+                   recovery.damaged);
+      for (const std::string& finding : recovery.findings) {
+        spdlog::error("pool {}: {}: {}", pool_options.name, pool_options.backing, finding);
+      }
     }
     pools_.push_back(*std::move(pool));
     if (pool_options.durability != "log") continue;

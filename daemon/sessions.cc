@@ -342,12 +342,16 @@ std::string Sessions::StateAsJson() {
   nlohmann::json state{{"shards", shards_.size()}, {"nodes", nlohmann::json::array()}};
   for (const auto& pool : pools_) {
     const PoolOptions& options = pool->options();
-    std::uint64_t used = 0, held = 0, capacity = 0, objects = 0;
+    std::uint64_t used = 0, held = 0, capacity = 0, objects = 0, damaged = 0, scrubbed = 0;
+    std::uint64_t scrubs = ~std::uint64_t{0};
     for (int i = 0; i < pool->shards(); ++i) {
       const HeapShare& share = pool->share(i);
       used += share.used_bytes.load();
       held += share.held_bytes.load();
       objects += share.live_objects.load();
+      damaged += share.damaged_objects.load();
+      scrubbed += share.scrubbed_bytes.load();
+      scrubs = std::min(scrubs, share.scrubs.load());
       capacity += share.objects.capacity_bytes();
     }
     state["pools"].push_back({{"name", options.name},
@@ -363,7 +367,10 @@ std::string Sessions::StateAsJson() {
                               {"objects", objects},
                               {"bytes_populated", pool->region().populated_bytes()},
                               {"page_bytes", pool->region().SamplePageBytes()},
-                              {"last_version", pool->superblock()->last_version.load()}});
+                              {"last_version", pool->superblock()->last_version.load()},
+                              {"objects_damaged", damaged},
+                              {"scrubs", scrubs},
+                              {"bytes_scrubbed", scrubbed}});
   }
   for (const auto& session : session_) {
     if (session == nullptr || session->has_ended) continue;

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "fabric/control.h"
 #include "fmt/format.h"
+#include "spdlog/spdlog.h"
 
 namespace apta::daemon {
 
@@ -282,6 +283,12 @@ void Shard::Fence(NodeId node, const FenceReason& reason) {
 }
 
 void Shard::OnNodeForgotten(NodeId node) { observer_.on_forgotten(node); }
+
+void Shard::OnDamaged(const Pool* pool, std::string_view key, std::uint64_t extent) {
+  spdlog::error("pool {}: {} at {:#x} of {} is damaged, and lost: its checksum is wrong",
+                pool->options().name, key.empty() ? "an object" : "object " + Quoted(key), extent,
+                pool->options().backing);
+}
 
 // By mail: a group over several shards is rare beside puts, and its messages may be of any size.
 void Shard::SendToHome(const Pool* pool, int shard, GroupMessage message) {

@@ -107,6 +107,7 @@ class Shard final : private NodeGate {
   void Nudge(NodeId node) override;
   void Fence(NodeId node, const FenceReason& reason) override;
   void OnNodeForgotten(NodeId node) override;
+  void OnDamaged(const Pool* pool, std::string_view key, std::uint64_t extent) override;
   void SendToHome(const Pool* pool, int shard, GroupMessage message) override;
   void Issue(NodeId node, std::uint64_t sequence,
              const fabric::Invalidation& invalidation) override;

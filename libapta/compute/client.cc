@@ -230,6 +230,9 @@ absl::StatusOr<std::vector<PoolInfo>> Client::Pools() const {
     pool.bytes_populated = Field<std::uint64_t>(entry, "bytes_populated");
     pool.page_bytes = Field<std::uint64_t>(entry, "page_bytes");
     pool.last_version = Field<std::uint64_t>(entry, "last_version");
+    pool.objects_damaged = Field<std::uint64_t>(entry, "objects_damaged");
+    pool.scrubs = Field<std::uint64_t>(entry, "scrubs");
+    pool.bytes_scrubbed = Field<std::uint64_t>(entry, "bytes_scrubbed");
     pools.push_back(std::move(pool));
   }
   return pools;

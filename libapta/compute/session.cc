@@ -258,6 +258,13 @@ Object Session::MakeObject(Got got) const {
 }
 
 absl::Status Session::MakeError(const Reply& reply, std::string_view key) const {
+  // What was lost is not the same as what never was, and the index says which.
+  if (reply.reason == fabric::Reason::kNoSuchObject &&
+      cache_->view().IsLost(fabric::KeyHash(key))) {
+    return MakeError({.code = static_cast<std::uint16_t>(absl::StatusCode::kDataLoss),
+                      .reason = fabric::Reason::kDamaged},
+                     key);
+  }
   return fabric::MakeStatus(reply, fmt::format("pool {}: {}", pool_, key));
 }
 

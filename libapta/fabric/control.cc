@@ -123,6 +123,11 @@ absl::Status MakeStatus(const Reply& reply, std::string_view what) {
     case Reason::kNoSuchObject:
       text = fmt::format("{}: no such object", what);
       break;
+    case Reason::kDamaged:
+      text = fmt::format(
+          "{}: was found damaged in the pool's memory, and is lost; put it anew, or delete it",
+          what);
+      break;
     case Reason::kVersionMoved:
       text = value[0] == 0
                  ? fmt::format("{}: does not exist, so if_version does not hold", what)

@@ -3,7 +3,7 @@
 // An extent is [ExtentHeader][key][padding][payload]. The header's first line holds everything
 // that a reader compares; short keys end in that same line. Written once by the home before the
 // version is committed, and not touched again until the extent is reused (protocol.md,
-// "Reclamation").
+// "Reclamation"), but for its seal, which nobody but its home reads while it serves.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ struct ExtentHeader {
   std::uint64_t version;  // of the pool; written last before the commit
   std::uint64_t payload_bytes;
   std::uint64_t key_hash;        // KeyHash(key); 0 in an extent that carries no key
-  std::uint64_t checksum;        // XXH3-64 of the payload where the pool asks for it, else 0
+  std::uint64_t checksum;        // see seal.h; 0 = not sealed yet
   std::uint32_t payload_offset;  // from the header's first byte, = PayloadOffset(…)
   std::uint16_t key_bytes;
   std::uint16_t reserved;

@@ -220,31 +220,39 @@ bool IndexView::CopyUnregistered(const Place& place, const ExtentHeader& header,
   return (is_whole && is_current) || !Upholds(Rule::kCheckAfterCopy);
 }
 
-void IndexView::ForEachSlot(const std::function<void(const IndexSlot&)>& visit) const {
-  for (std::uint64_t i = 0; i < buckets_; ++i) {
-    const IndexBucket* bucket = bucket_ + i;
-    for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
-      for (const IndexSlot& slot : bucket->slot) visit(slot);
-      bucket =
-          BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
-    }
+void IndexView::ForEachSlotOf(std::uint64_t bucket_index,
+                              const std::function<void(const IndexSlot&)>& visit) const {
+  const IndexBucket* bucket = bucket_ + bucket_index;
+  for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
+    for (const IndexSlot& slot : bucket->slot) visit(slot);
+    bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
   }
 }
 
-void IndexView::ForEachOverflowBucket(const std::function<bool(std::uint64_t)>& visit) const {
-  for (std::uint64_t i = 0; i < buckets_; ++i) {
-    const IndexBucket* bucket = bucket_ + i;
-    for (std::uint64_t walked = 0; walked <= kMaxOverflow; ++walked) {
-      const std::uint64_t offset = bucket->overflow_offset.load(std::memory_order_acquire);
-      bucket = BucketAt(offset);
-      if (bucket == nullptr) break;
-      if (!visit(offset)) return;
-    }
-  }
+void IndexView::ForEachSlot(const std::function<void(const IndexSlot&)>& visit) const {
+  for (std::uint64_t i = 0; i < buckets_; ++i) ForEachSlotOf(i, visit);
+}
+
+bool IndexView::IsLost(std::uint64_t key_hash) const {
+  bool is_lost = false;
+  ForEachSlotOf(key_hash & (buckets_ - 1), [&](const IndexSlot& slot) {
+    const std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Bury
+    is_lost = is_lost || word == GravestoneOf(key_hash) || word == kLostChain;
+  });
+  return is_lost;
 }
 
 IndexWriter::IndexWriter(std::byte* region, const Superblock& superblock, AllocateBucket allocate)
     : region_(region), view_(region, superblock), allocate_(std::move(allocate)) {}
+
+IndexSlot* IndexWriter::FindGravestone(std::uint64_t key_hash) {
+  const IndexSlot* found = nullptr;
+  view_.ForEachSlotOf(key_hash & (view_.buckets_ - 1), [&](const IndexSlot& slot) {
+    // Relaxed: ours alone to write.
+    if (slot.load(std::memory_order_relaxed) == GravestoneOf(key_hash)) found = &slot;
+  });
+  return const_cast<IndexSlot*>(found);
+}
 
 IndexSlot* IndexWriter::Reserve(std::uint64_t key_hash) {
   auto* bucket = const_cast<IndexBucket*>(view_.bucket_ + (key_hash & (view_.buckets_ - 1)));
@@ -253,11 +261,12 @@ IndexSlot* IndexWriter::Reserve(std::uint64_t key_hash) {
       if (slot.load(std::memory_order_relaxed) == 0) return &slot;  // ours alone to write
     }
     std::uint64_t next = bucket->overflow_offset.load(std::memory_order_relaxed);  // likewise
-    if (next == 0) {
+    if (next == 0 || next == kChainEnd) {
       next = allocate_();
       if (next == 0) return nullptr;
       // Release: the new bucket is zeroed; partner of the acquire loads of readers.
       bucket->overflow_offset.store(next, std::memory_order_release);
+      if (write_back_ != nullptr) write_back_->Lines(&bucket->overflow_offset, sizeof(next));
     }
     bucket = const_cast<IndexBucket*>(view_.BucketAt(next));
     if (bucket == nullptr) return nullptr;  // a damaged region

@@ -26,6 +26,7 @@
 #include "absl/types/span.h"
 #include "fabric/extent.h"
 #include "fabric/superblock.h"
+#include "fabric/write_back.h"
 
 namespace apta::fabric {
 
@@ -34,7 +35,7 @@ using IndexSlot = std::atomic<std::uint64_t>;
 struct alignas(kCacheLineBytes) IndexBucket {
   static constexpr int kSlots = 7;
   IndexSlot slot[kSlots];
-  std::atomic<std::uint64_t> overflow_offset;  // of the next bucket, in bytes; 0 = none
+  std::atomic<std::uint64_t> overflow_offset;  // of the next bucket, in bytes; 0, kChainEnd = none
 };
 static_assert(sizeof(IndexBucket) == kCacheLineBytes);
 
@@ -47,6 +48,22 @@ constexpr std::uint64_t SlotExtentOffset(std::uint64_t slot) {
 constexpr bool SlotTagMatches(std::uint64_t slot, std::uint64_t key_hash) {
   return slot != 0 && ((slot ^ key_hash) & 0xffff'0000'0000'0000) == 0;
 }
+
+// Gravestones: what stands in a slot in place of an object that was found damaged, so that its key
+// is not taken for one that never existed. They name places where no extent is: nobody finds
+// anything. Whoever looks for another key of the same bucket and tag, and does not find it, is told
+// the same.
+inline constexpr std::uint64_t kSlotTagMask = 0xffff'0000'0000'0000;
+// The tag is turned round, as in Hold: it looks like another key's.
+constexpr std::uint64_t GravestoneOf(std::uint64_t key_hash) {
+  return (~key_hash & kSlotTagMask) | 1;
+}
+constexpr bool IsGravestone(std::uint64_t slot) { return (slot & ~kSlotTagMask) == 1; }
+// Of all objects that stood in overflow buckets of this bucket, whose link was damaged.
+inline constexpr std::uint64_t kLostChain = 2;
+// What the last of several buckets says instead of where the next one is: memory that holds nothing
+// but zeros is no overflow bucket.
+inline constexpr std::uint64_t kChainEnd = 1;
 
 // An extent as a reader saw it, consistent at one instant.
 struct IndexEntry {
@@ -115,10 +132,14 @@ class IndexView {
   bool CopyUnregistered(const Place& place, const ExtentHeader& header, std::string_view key,
                         std::byte* payload) const;
 
+  // Whether an object of this hash that is not found was lost (see GravestoneOf).
+  bool IsLost(std::uint64_t key_hash) const;
+
+  // Calls `visit` for each slot of bucket `bucket_index` and those it overflows to.
+  void ForEachSlotOf(std::uint64_t bucket_index,
+                     const std::function<void(const IndexSlot&)>& visit) const;
   // Calls `visit` for each slot, bucket by bucket; for scans by unregistered readers and rebuild.
   void ForEachSlot(const std::function<void(const IndexSlot&)>& visit) const;
-  // Calls `visit` with the offset of each overflow bucket, until it returns false.
-  void ForEachOverflowBucket(const std::function<bool(std::uint64_t)>& visit) const;
 
   // For readers that are not registered: how many commit groups there have been, or nullopt while
   // the slots of one are being changed. What was read between two equal answers is of one moment.
@@ -134,16 +155,17 @@ class IndexView {
   }
 
   std::uint64_t buckets() const { return buckets_; }
+  const IndexBucket& bucket(std::uint64_t bucket_index) const { return bucket_[bucket_index]; }
+  const IndexBucket* BucketAt(std::uint64_t offset) const;  // nullptr = not in the heap
+  // No chain that we make is nearly as long; a damaged one may be a cycle.
+  static constexpr std::uint64_t kMaxOverflow = 1 << 10;
   std::uint32_t ShardOf(std::uint64_t key_hash) const {
     return fabric::ShardOf(key_hash, buckets_, shards_);
   }
 
  private:
   friend class IndexWriter;
-  // No chain that we make is nearly as long; a damaged one may be a cycle.
-  static constexpr std::uint64_t kMaxOverflow = 1 << 10;
   bool KeyStands(std::uint64_t extent, const ExtentHeader& header, std::string_view key) const;
-  const IndexBucket* BucketAt(std::uint64_t offset) const;  // nullptr = not in the heap
 
   const std::byte* region_ = nullptr;
   const IndexBucket* bucket_ = nullptr;
@@ -163,6 +185,8 @@ class IndexWriter {
   IndexWriter(std::byte* region, const Superblock& superblock, AllocateBucket allocate);
 
   const IndexView& view() const { return view_; }
+  // Links between buckets are written back before whatever is fenced next.
+  void set_write_back(WriteBack* write_back) { write_back_ = write_back; }
 
   // A slot that Commit can fill for a key that Find did not find, or nullptr = heap full. Nothing
   // is visible until Commit.
@@ -183,12 +207,18 @@ class IndexWriter {
     // Release, as in Commit: whoever looks at the extent all the same finds its header whole.
     slot->store(MakeIndexSlot(~key_hash, extent_offset), std::memory_order_release);
   }
+  static void Bury(IndexSlot* slot, std::uint64_t key_hash) {
+    slot->store(GravestoneOf(key_hash), std::memory_order_release);  // as in Erase
+  }
+  // The gravestone that IsLost finds for this hash, of an object; nullptr = there is none.
+  IndexSlot* FindGravestone(std::uint64_t key_hash);
   static void Erase(IndexSlot* slot) { slot->store(0, std::memory_order_release); }
 
  private:
   std::byte* region_ = nullptr;
   IndexView view_;
   AllocateBucket allocate_;
+  WriteBack* write_back_ = nullptr;
 };
 
 }  // namespace apta::fabric

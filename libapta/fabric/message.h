@@ -159,6 +159,7 @@ enum class Reason : std::uint16_t {
   kAttemptDeadline,  // value[0]: attempts made; the last one was past the function's deadline
   kKeptBackFull,     // value[0]: bytes that the node keeps back, [1]: bytes that it may
   kLogFailed,        // value[0]: errno, [1]: 1 = nothing has been written
+  kDamaged,          // the object was found damaged in the pool's memory
 };
 
 // A payload of so many bytes at most may travel in the lane, beside its reply: then extent_offset

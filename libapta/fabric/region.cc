@@ -85,7 +85,7 @@ std::uint64_t ReadCgroupRoom() {
 }
 
 absl::StatusOr<std::byte*> MapAligned(const Backing& backing, int fd, std::uint64_t bytes,
-                                      bool writable) {
+                                      bool writable, bool* is_medium) {
   // Reserve more than is needed, map on the 2 MiB boundary inside, give the rest back.
   const std::uint64_t reserved_bytes = bytes + kHugePageBytes;
   void* reserved =
@@ -93,8 +93,19 @@ absl::StatusOr<std::byte*> MapAligned(const Backing& backing, int fd, std::uint6
   if (reserved == MAP_FAILED) return ErrnoError(backing, "no address space");
   const auto begin = reinterpret_cast<std::uintptr_t>(reserved);
   const std::uintptr_t aligned = AlignUp(begin, kHugePageBytes);
-  void* mapped = mmap(reinterpret_cast<void*>(aligned), bytes,
-                      PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED, fd, 0);
+  const int protection = PROT_READ | (writable ? PROT_WRITE : 0);
+  void* mapped = MAP_FAILED;
+  // Only a DAX file system agrees to MAP_SYNC: there the pages are the medium.
+  *is_medium = false;
+  if (writable && backing.kind == Backing::Kind::kFile) {
+    mapped = mmap(reinterpret_cast<void*>(aligned), bytes, protection,
+                  MAP_SHARED_VALIDATE | MAP_SYNC | MAP_FIXED, fd, 0);
+    *is_medium = mapped != MAP_FAILED;
+  }
+  if (mapped == MAP_FAILED) {
+    mapped =
+        mmap(reinterpret_cast<void*>(aligned), bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+  }
   const int map_error = errno;
   if (mapped == MAP_FAILED) {
     munmap(reserved, reserved_bytes);
@@ -310,6 +321,7 @@ Region& Region::operator=(Region&& other) noexcept {
   std::swap(size_bytes_, other.size_bytes_);
   std::swap(existed_, other.existed_);
   std::swap(clients_write_, other.clients_write_);
+  std::swap(is_persistent_memory_, other.is_persistent_memory_);
   std::swap(outlives_server_, other.outlives_server_);
   std::swap(backing_, other.backing_);
   std::swap(fd_, other.fd_);
@@ -384,7 +396,8 @@ absl::Status Region::OpenBacking(const RegionOptions& options, int node, bool* m
       }
     }
   }
-  absl::StatusOr<std::byte*> data = MapAligned(backing_, fd_.get(), size_bytes_, true);
+  absl::StatusOr<std::byte*> data =
+      MapAligned(backing_, fd_.get(), size_bytes_, true, &is_persistent_memory_);
   if (!data.ok()) return data.status();
   data_ = *data;
   if (absl::Status bound = BindTo(backing_, data_, size_bytes_, node); !bound.ok()) return bound;
@@ -406,7 +419,8 @@ absl::StatusOr<Region> Region::Map(UniqueFd fd, std::uint64_t bytes, bool writab
         fmt::format("the region's descriptor has {} bytes where the memory server says {}",
                     file.st_size, bytes));
   }
-  absl::StatusOr<std::byte*> data = MapAligned(region.backing_, fd.get(), bytes, writable);
+  absl::StatusOr<std::byte*> data =
+      MapAligned(region.backing_, fd.get(), bytes, writable, &region.is_persistent_memory_);
   if (!data.ok()) return data.status();
   region.data_ = *data;
   region.size_bytes_ = bytes;

@@ -85,6 +85,9 @@ class Region {
 
   std::byte* data() const { return data_; }
   std::uint64_t size_bytes() const { return size_bytes_; }
+  // Memory server: the mapped pages are persistent memory, so that what was written back is
+  // durable.
+  bool is_persistent_memory() const { return is_persistent_memory_; }
   bool existed() const { return existed_; }  // opened, not made
 
   // A descriptor to send to a client: read-only for good unless options.clients_write (a sealed
@@ -112,6 +115,7 @@ class Region {
   std::uint64_t size_bytes_ = 0;
   bool existed_ = false;
   bool clients_write_ = false;
+  bool is_persistent_memory_ = false;
   bool outlives_server_ = false;  // client: the region is no memfd
   Backing backing_;
   UniqueFd fd_;

@@ -1,8 +1,11 @@
 #include "fabric/superblock.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cstring>
 
+#include "fabric/hash.h"
 #include "fabric/index.h"
 #include "fmt/format.h"
 
@@ -10,6 +13,14 @@ namespace apta::fabric {
 
 std::uint64_t IndexBucketsFor(std::uint64_t region_bytes) {
   return std::max<std::uint64_t>(64, std::bit_floor(region_bytes / 4096));
+}
+
+std::uint64_t SealOf(const Superblock& superblock) {
+  std::array<std::byte, kCacheLineBytes> line;
+  std::memcpy(line.data(), &superblock, line.size());
+  std::memcpy(line.data(), &kRegionMagic, sizeof(kRegionMagic));
+  const std::uint64_t seal = XXH3_64bits(line.data(), line.size());
+  return seal != 0 ? seal : 1;
 }
 
 void FormatSuperblock(Superblock* superblock, std::uint64_t region_bytes, std::uint32_t shards,
@@ -23,6 +34,7 @@ void FormatSuperblock(Superblock* superblock, std::uint64_t region_bytes, std::u
   superblock->index_buckets = IndexBucketsFor(region_bytes);
   superblock->heap_offset =
       AlignUp(kSuperblockBytes + superblock->index_buckets * sizeof(IndexBucket), kHugePageBytes);
+  superblock->seal = SealOf(*superblock);
   // Last: a region whose making was cut short has no magic.
   std::atomic_ref<std::uint64_t>(superblock->magic).store(kRegionMagic);
 }
@@ -36,6 +48,10 @@ absl::Status Superblock::Validate(std::uint64_t mapped_bytes) const {
     return absl::FailedPreconditionError(
         fmt::format("the region has layout version {}, this version of Āpta reads {}",
                     layout_version, kRegionLayoutVersion));
+  }
+  if (seal != 0 && seal != SealOf(*this)) {
+    return absl::DataLossError(
+        "the region's superblock is damaged: its checksum is wrong; restore it from a copy");
   }
   if (region_bytes > mapped_bytes) {
     return absl::DataLossError(fmt::format(

@@ -42,6 +42,7 @@ struct Superblock {
   alignas(kCacheLineBytes) std::atomic<std::uint64_t> last_version;
   std::uint64_t incarnation;  // counts the memory servers that opened the region
   std::uint32_t clean;        // 1 between a clean shutdown and the next opening
+  std::uint64_t seal;         // XXH3-64 of line 0; 0 = made before there were seals
 
   // Line 2: commit groups that homes have begun, and ended, to make visible. Readers that are not
   // registered take what they find in the index for current only while the numbers are equal
@@ -69,6 +70,9 @@ std::uint64_t IndexBucketsFor(std::uint64_t region_bytes);
 // Lays out a fresh, zeroed region: index after the superblock, heap after the index.
 void FormatSuperblock(Superblock* superblock, std::uint64_t region_bytes, std::uint32_t shards,
                       std::uint64_t uuid0, std::uint64_t uuid1);
+
+// Of line 0, which says that it is a region.
+std::uint64_t SealOf(const Superblock& superblock);
 
 // The home of a key: the shard that its bucket belongs to, so that each bucket has one writer.
 inline std::uint32_t ShardOf(std::uint64_t key_hash, std::uint64_t index_buckets,

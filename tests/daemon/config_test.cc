@@ -129,7 +129,9 @@ TEST(ParsePoolTest, ReadsEveryKey) {
   const auto pool = *ParsePool(
       "name=far,bytes=4GiB,backing=shm:far,numa=far,coherence=lazy,access=trusted,"
       "durability=log,owner=alice,group=lab,mode=0640,directory_entries=77,ack_deadline=1.5s,"
-      "node_quota=16MiB,log=folder,log_segment=1MiB,recovery_target=3s");
+      "node_quota=16MiB,log=folder,log_segment=1MiB,recovery_target=3s,"
+      "scrub=3MiB");
+  EXPECT_EQ(pool.scrub_bytes_per_second, 3u << 20);
   EXPECT_EQ(pool.log, "folder");
   EXPECT_EQ(pool.log_segment_bytes, 1u << 20);
   EXPECT_EQ(pool.recovery_target_ms, 3000u);

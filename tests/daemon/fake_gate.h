@@ -98,6 +98,10 @@ class FakeGate : public NodeGate {
   void Nudge(NodeId id) override { ++nodes_[id].nudges; }
   void Fence(NodeId id, const FenceReason& reason) override { fenced_[id] = reason; }
   void OnNodeForgotten(NodeId id) override { forgotten_.push_back(id); }
+  void OnDamaged(const Pool*, std::string_view key, std::uint64_t) override {
+    damaged_.emplace_back(key);
+  }
+  std::vector<std::string>& damaged() { return damaged_; }
   void SendToHome(const Pool*, int shard, GroupMessage message) override {
     mail_.emplace_back(shard, std::move(message));
   }
@@ -111,6 +115,7 @@ class FakeGate : public NodeGate {
   std::vector<NodeId> forgotten_;
   std::deque<std::pair<int, GroupMessage>> mail_;
   std::map<NodeId, FenceReason> fenced_;
+  std::vector<std::string> damaged_;
 };
 
 }  // namespace apta::daemon

@@ -99,8 +99,30 @@ TEST_F(IndexTest, KeysWithOneHashAreToldApart) {
   }
   EXPECT_EQ(VersionOf("key 31", kHash), 0u);
   int overflow_buckets = 0;
-  view().ForEachOverflowBucket([&](std::uint64_t) { return ++overflow_buckets > 0; });
+  const IndexBucket* bucket = &view().bucket(kHash & (view().buckets() - 1));
+  while ((bucket = view().BucketAt(bucket->overflow_offset.load())) != nullptr) ++overflow_buckets;
   EXPECT_EQ(overflow_buckets, 4);  // 30 keys in buckets of 7
+}
+
+TEST_F(IndexTest, WhatWasBuriedIsLostAndNotFoundUntilItsGravestoneIsGone) {
+  constexpr std::uint64_t kHash = 0xabcd'0000'0000'0005;
+  Put("key", 1, kHash);
+  EXPECT_FALSE(view().IsLost(kHash));
+  EXPECT_EQ(writer_->FindGravestone(kHash), nullptr);
+  ExtentHeader header;
+  IndexSlot* slot = writer_->FindWritable(kHash, "key", &header);
+  IndexWriter::Bury(slot, kHash);
+  EXPECT_EQ(VersionOf("key", kHash), 0u);
+  EXPECT_EQ(VersionOf("key", ~kHash), 0u);
+  EXPECT_FALSE(view().ReadUnregistered(*slot));
+  EXPECT_TRUE(view().IsLost(kHash));
+  EXPECT_FALSE(view().IsLost(kHash ^ 0x1000'0000'0000'0000));
+  EXPECT_EQ(writer_->FindGravestone(kHash), slot);
+  IndexWriter::Erase(slot);
+  EXPECT_FALSE(view().IsLost(kHash));
+  slot->store(kLostChain);
+  EXPECT_TRUE(view().IsLost(kHash ^ 0x1000'0000'0000'0000));
+  EXPECT_FALSE(view().ReadUnregistered(*slot));
 }
 
 TEST_F(IndexTest, AFullHeapRefusesAnotherBucketAndKeepsWhatIsThere) {

@@ -280,7 +280,8 @@ class World : private daemon::NodeGate {
   void Nudge(NodeId node) override;
   void Fence(NodeId node, const daemon::FenceReason& reason) override;
   void OnNodeForgotten(NodeId node) override;
-  void SendToHome(const daemon::Pool*, int, daemon::GroupMessage) override {}  // there is one
+  void OnDamaged(const daemon::Pool*, std::string_view, std::uint64_t) override {}  // never
+  void SendToHome(const daemon::Pool*, int, daemon::GroupMessage) override {}       // there is one
 
   struct Event {
     TimeNs time_ns;

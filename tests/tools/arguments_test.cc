@@ -66,6 +66,11 @@ TEST(ArgumentsTest, ReadsEveryVerb) {
   EXPECT_EQ(Parse({"nodes"})->verb, Verb::kNodes);
   EXPECT_EQ(Parse({"pools", "--json"})->verb, Verb::kPools);
   EXPECT_EQ(Parse({"doctor", "--root", "/copy"})->root, "/copy");
+  EXPECT_EQ(Parse({"fsck", "folder"})->file, "folder");
+  EXPECT_EQ(Parse({"dump", "pool", "file"})->client.pool, "pool");
+  EXPECT_EQ(Parse({"dump", "pool", "file"})->file, "file");
+  EXPECT_EQ(Parse({"restore", "file", "pool"})->client.pool, "pool");
+  EXPECT_EQ(Parse({"restore", "file", "pool"})->file, "file");
 
   const auto call = *Parse(
       {"--timeout", "1m", "call", "f", "x y", "--reads", "a", "--reads", "b", "--deadline=90s"});

@@ -122,6 +122,27 @@ void DeclareRunVerbs(CLI::App* app, Arguments* arguments) {
   runs->add_flag("--json", arguments->json, "As JSON");
 }
 
+void DeclareStoredVerbs(CLI::App* app, Arguments* arguments) {
+  CLI::App* fsck =
+      AddVerb(app, "fsck", Verb::kFsck,
+              "Say what is damaged in a pool that no memory server uses, one line each "
+              "(exit code 1: something is)",
+              arguments);
+  AddText(fsck, "FILE", &arguments->file, "Of a region, or the folder of a log")->required();
+
+  CLI::App* dump = AddVerb(app, "dump", Verb::kDump,
+                           "Write all objects of a pool, as they are at one moment, to a file with "
+                           "checksums",
+                           arguments);
+  AddText(dump, "POOL", &arguments->client.pool, "Its name")->required();
+  AddText(dump, "FILE", &arguments->file, "Appears whole or not at all")->required();
+
+  CLI::App* restore = AddVerb(app, "restore", Verb::kRestore,
+                              "Put the objects of a dump, if it is whole, into a pool", arguments);
+  AddText(restore, "FILE", &arguments->file, "What dump wrote")->required();
+  AddText(restore, "POOL", &arguments->client.pool, "Its name; its other objects stay")->required();
+}
+
 void DeclareServerVerbs(CLI::App* app, Arguments* arguments, Durations* durations) {
   CLI::App* nodes =
       AddVerb(app, "nodes", Verb::kNodes,
@@ -170,6 +191,7 @@ absl::StatusOr<Arguments> ParseArguments(int argc, const char* const* argv) {
   DeclareObjectVerbs(&app, &arguments);
   DeclareServerVerbs(&app, &arguments, &durations);
   DeclareRunVerbs(&app, &arguments);
+  DeclareStoredVerbs(&app, &arguments);
   try {
     app.parse(MarkTexts(argc, argv));
   } catch (const CLI::CallForHelp&) {

@@ -13,7 +13,22 @@
 
 namespace apta::tool {
 
-enum class Verb { kPut, kGet, kList, kRemove, kStat, kNodes, kPools, kCall, kRun, kRuns, kDoctor };
+enum class Verb {
+  kPut,
+  kGet,
+  kList,
+  kRemove,
+  kStat,
+  kNodes,
+  kPools,
+  kCall,
+  kRun,
+  kRuns,
+  kDoctor,
+  kFsck,
+  kDump,
+  kRestore
+};
 
 struct Arguments {
   Verb verb = Verb::kStat;
@@ -23,7 +38,8 @@ struct Arguments {
   std::optional<std::string> key;  // put, get, stat (none = the memory server itself)
   std::vector<std::string> keys;   // rm
   std::string prefix;              // ls
-  std::string file = "-";  // put, get; run: the workflow. "-" = standard input, standard output
+  // put, get; run: the workflow; "-" = standard input, standard output. fsck, dump, restore.
+  std::string file = "-";
   bool details = false;    // ls
   bool json = false;       // ls, stat, nodes, pools, run, runs, doctor
   std::string function;    // call

@@ -19,6 +19,7 @@
 #include "tools/apta/json_text.h"
 #include "tools/apta/progress.h"
 #include "tools/apta/run_commands.h"
+#include "tools/apta/stored_commands.h"
 
 namespace apta::tool {
 namespace {
@@ -187,6 +188,8 @@ std::string DescribePool(const PoolInfo& pool) {
   line("held", FormatBytes(pool.bytes_held) + " in old versions that a node has not released");
   line("free", FormatBytes(pool.bytes_free));
   line("last version", fmt::format("{}", pool.last_version));
+  line("scrub", fmt::format("{} objects damaged; {} rounds, {} compared", pool.objects_damaged,
+                            pool.scrubs, FormatBytes(pool.bytes_scrubbed)));
   line("rules", fmt::format("coherence={} access={} durability={}", pool.coherence, pool.access,
                             pool.durability));
   return text;
@@ -267,13 +270,14 @@ absl::Status Pools(const Arguments& arguments, Output* output) {
     for (const PoolInfo& pool : *pools) list.push_back(ToJson(pool));
     return output->Write(Dump(list));
   }
-  Table table({"NAME", ">SIZE", ">USED", ">HELD", ">FREE", ">OBJECTS", ">VERSION", "BACKING",
-               ">PAGES", "NUMA", "COHERENCE", "ACCESS", "DURABILITY"});
+  Table table({"NAME", ">SIZE", ">USED", ">HELD", ">FREE", ">OBJECTS", ">VERSION", ">DAMAGED",
+               ">SCRUBS", "BACKING", ">PAGES", "NUMA", "COHERENCE", "ACCESS", "DURABILITY"});
   for (const PoolInfo& pool : *pools) {
     table.Add({pool.name, FormatBytes(pool.bytes), FormatBytes(pool.bytes_used),
                FormatBytes(pool.bytes_held), FormatBytes(pool.bytes_free),
-               fmt::format("{}", pool.objects), fmt::format("{}", pool.last_version), pool.backing,
-               pool.page_bytes == 0 ? "?" : FormatBytes(pool.page_bytes),
+               fmt::format("{}", pool.objects), fmt::format("{}", pool.last_version),
+               fmt::format("{}", pool.objects_damaged), fmt::format("{}", pool.scrubs),
+               pool.backing, pool.page_bytes == 0 ? "?" : FormatBytes(pool.page_bytes),
                pool.numa.empty() ? "?" : pool.numa, pool.coherence, pool.access, pool.durability});
   }
   return output->Write(table.Render());
@@ -370,6 +374,24 @@ absl::Status Runs(const Arguments& arguments, Output* output) {
   return client.ok() ? ListRuns(&*client, arguments, output) : client.status();
 }
 
+absl::Status DumpObjects(const Arguments& arguments) {
+  auto client = Connect(arguments);
+  return client.ok() ? DumpPool(&*client, arguments) : client.status();
+}
+
+absl::Status RestoreObjects(const Arguments& arguments) {
+  auto client = Connect(arguments);
+  return client.ok() ? RestorePool(&*client, arguments) : client.status();
+}
+
+int RunFsck(const Arguments& arguments, Output* output) {
+  const auto is_damaged = Fsck(arguments, output);
+  if (is_damaged.ok()) return *is_damaged ? 1 : 0;
+  if (output->reader_gone()) return 1;
+  Report("", is_damaged.status());
+  return 1;
+}
+
 int RunDoctor(const Arguments& arguments, Output* output) {
   const std::vector<Finding> findings =
       Examine(Machine(arguments.root), arguments.root == "/" ? TryIoUring() : std::nullopt);
@@ -418,6 +440,14 @@ int RunCommand(const Arguments& arguments, Output* output) {
       break;
     case Verb::kDoctor:
       return RunDoctor(arguments, output);
+    case Verb::kFsck:
+      return RunFsck(arguments, output);
+    case Verb::kDump:
+      status = DumpObjects(arguments);
+      break;
+    case Verb::kRestore:
+      status = RestoreObjects(arguments);
+      break;
   }
   if (status.ok() || output->reader_gone()) return 0;
   Report("", status);

@@ -83,7 +83,10 @@ json ToJson(const PoolInfo& pool) {
           {"objects", pool.objects},
           {"bytes_populated", pool.bytes_populated},
           {"page_bytes", pool.page_bytes},
-          {"last_version", pool.last_version}};
+          {"last_version", pool.last_version},
+          {"objects_damaged", pool.objects_damaged},
+          {"scrubs", pool.scrubs},
+          {"bytes_scrubbed", pool.bytes_scrubbed}};
 }
 
 json ToJson(const RunInfo& run) {

@@ -129,6 +129,12 @@ struct PoolInfo {
   std::uint64_t bytes_populated = 0;
   std::uint64_t page_bytes = 0;  // what the kernel backs the region with
   Version last_version = 0;
+  // Of a pool of durability `region`: objects that were found damaged, and are answered DATA_LOSS
+  // until they are put anew or deleted; how often all objects' checksums have been looked at since
+  // the memory server started, and how many bytes of theirs.
+  std::uint64_t objects_damaged = 0;
+  std::uint64_t scrubs = 0;
+  std::uint64_t bytes_scrubbed = 0;
 };
 
 // An object being written: fill bytes(), then Commit(). Dropped without Commit, nothing happened.
@@ -216,7 +222,7 @@ class Client {
   // The newest version. A hit is tens of nanoseconds: no message, system call, lock or copy; a
   // miss is one message to the home and one back, whatever the size; while the home sleeps, an
   // object of up to 4 KiB is read without it, and is a hit a little later. NOT_FOUND: no such
-  // object.
+  // object; DATA_LOSS: what the pool's file or device held of it was damaged.
   absl::StatusOr<Object> Get(std::string_view key);
 
   // The newest versions at one moment, in the order of `keys`: one consistent cut, of transactions

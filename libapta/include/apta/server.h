@@ -44,6 +44,9 @@ struct PoolOptions {
   // How long reading the log may take at start, besides reading the objects themselves: as long as
   // that, it grows before a checkpoint is made.
   std::uint64_t recovery_target_ms = 2000;
+  // Of durability `region`: how many bytes a second of objects get their checksums, or are compared
+  // with them, in the background; 0 = none ever.
+  std::uint64_t scrub_bytes_per_second = 16 << 20;
   std::uint64_t directory_entries = 0;  // objects whose sharers are known at a time; 0 = by size
   // A node that owes acknowledgements and sends none for so long is fenced: its session ends.
   std::uint64_t ack_deadline_ms = 2000;
@@ -64,6 +67,12 @@ struct ServerOptions {
   // least-loaded. None of them ever chooses one that owes an acknowledgement.
   std::string policy = "criterion+locality";
 };
+
+// What is wrong with a pool that no memory server is using: the file of a region, or the folder of
+// a log. One line each, empty: nothing that could be seen; changes nothing. An object that a region
+// had no time to make a checksum of is taken as it is. UNAVAILABLE: somebody uses it; other errors:
+// it cannot be read, or is no pool.
+absl::StatusOr<std::vector<std::string>> CheckStored(const std::string& path);
 
 namespace daemon {
 class Server;
