@@ -29,6 +29,7 @@ std::string_view TextOf(const void* from, std::size_t bytes) {
 std::uint64_t Checksum(const Head& head, std::string_view key, BytesView payload,
                        std::uint64_t seed) {
   XXH3_state_t state;
+  XXH3_INITSTATE(&state);
   XXH3_64bits_reset_withSeed(&state, seed);
   XXH3_64bits_update(&state, &head, sizeof(head));
   XXH3_64bits_update(&state, key.data(), key.size());
