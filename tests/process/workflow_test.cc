@@ -311,6 +311,49 @@ TEST_F(WorkflowTest, TheCommandSaysInOneLineWhatIsWrong) {
   EXPECT_THAT(failed.err, HasSubstr("\napta: ABORTED: run "));
 }
 
+TEST_F(WorkflowTest, AnErrorStreamThatCannotBeWrittenEndsNoRun) {
+  const std::string file = File("w.json", OneTask("add"));
+  const test::Fd full(open("/dev/full", O_WRONLY | O_CLOEXEC));
+  const test::Fd out = test::Memory();
+  test::Child run(Command({"run", file, "1"}), STDIN_FILENO, out.get(), full.get());
+  EXPECT_EQ(run.Wait(), 0);
+  EXPECT_EQ(test::Contents(out), "2\n");
+  test::Child failing(Command({"run", file, "{"}), STDIN_FILENO, out.get(), full.get());
+  EXPECT_EQ(failing.Wait(), 1);
+  test::Child misused(Command({"run"}), STDIN_FILENO, out.get(), full.get());
+  EXPECT_EQ(misused.Wait(), 2);
+}
+
+TEST_F(WorkflowTest, AnOutputThatThePoolCannotKeepComesBackAllTheSame) {
+  const std::string large = '"' + std::string(std::size_t{65} << 20, 'x') + '"';
+  const auto output = client_.Run(Read(Machine(R"("A":{"Type":"Pass","End":true})")),
+                                  AsBytes(large), {.name = "large"});
+  ASSERT_TRUE(output.ok()) << output.status();
+  EXPECT_TRUE(AsText(*output) == large);
+  const auto run = client_.FindRun("large");
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_EQ(run->status, RunStatus::kSucceeded);
+  EXPECT_TRUE(run->output.empty());
+  EXPECT_THAT(run->note, HasSubstr("could not be kept"));
+  EXPECT_THAT(Apta({"run", "--show", "large"}).out, HasSubstr("could not be kept"));
+}
+
+TEST_F(WorkflowTest, ARecordThatSomebodyElseWroteDrivesNoTerminal) {
+  const std::string escape = "\x1b[31m";
+  const json record = {{"name", "another" + escape},
+                       {"status", "FAILED"},
+                       {"node", escape},
+                       {"error", escape},
+                       {"states", {{{"name", escape}, {"type", escape}, {"last_error", escape}}}}};
+  ASSERT_TRUE(client_.Put("apta.run/forged", ToBytes(record.dump())).ok());
+  const std::string list = Apta({"runs"}).out;
+  EXPECT_THAT(list, AllOf(HasSubstr("forged"), HasSubstr("FAILED")));
+  EXPECT_EQ(list.find("another"), list.npos) << list;
+  const std::string shown = Apta({"run", "--show", "forged"}).out;
+  EXPECT_THAT(shown, HasSubstr("\\x1b[31m"));
+  for (const std::string& text : {list, shown}) EXPECT_EQ(text.find('\x1b'), text.npos) << text;
+}
+
 TEST_F(WorkflowTest, OnATerminalTheStatesArePaintedOverAndOver) {
   const std::string file = File("w.json", Machine(R"("A":{"Type":"Pass","Next":"B"},
       "B":{"Type":"Task","Resource":"wait","End":true})"));

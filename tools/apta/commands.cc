@@ -28,7 +28,7 @@ constexpr std::size_t kSliceBytes = std::size_t{1} << 20;
 constexpr std::size_t kPageObjects = 1000;
 
 void Report(std::string_view what, const absl::Status& status) {
-  fmt::print(stderr, "apta: {}{}\n", what, Printable(status.ToString()));
+  Tell(fmt::format("apta: {}{}\n", what, Printable(status.ToString())));
 }
 
 absl::StatusOr<Client> Connect(const Arguments& arguments) {
@@ -319,8 +319,7 @@ void ReportPlacement(const Pending& pending, bool as_json) {
   if (!explanation.ok()) {
     Report("explain: ", explanation.status());
   } else {
-    fmt::print(stderr, "{}",
-               as_json ? Dump(ToJson(*explanation)) : DescribePlacement(*explanation));
+    Tell(as_json ? Dump(ToJson(*explanation)) : DescribePlacement(*explanation));
   }
 }
 

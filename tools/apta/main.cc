@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstdio>
 #include <string_view>
 
 #include "tools/apta/arguments.h"
@@ -20,7 +19,7 @@ int main(int argc, char** argv) {
   const auto arguments = apta::tool::ParseArguments(argc, argv);
   if (!arguments.ok()) {
     const auto message = arguments.status().message();
-    fmt::print(stderr, "apta: {}\n", std::string_view(message.data(), message.size()));
+    apta::tool::Tell(fmt::format("apta: {}\n", std::string_view(message.data(), message.size())));
     return 2;
   }
   apta::tool::Output output(STDOUT_FILENO);

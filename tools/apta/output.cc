@@ -34,6 +34,8 @@ absl::Status Output::Write(std::string_view bytes) {
   return absl::OkStatus();
 }
 
+void Tell(std::string_view text) { Output(STDERR_FILENO).Write(text).IgnoreError(); }
+
 Table::Table(std::vector<std::string> headers) {
   for (std::string& header : headers) {
     align_right_.push_back(header.starts_with('>'));

@@ -28,6 +28,10 @@ class Output {
   bool reader_gone_ = false;
 };
 
+// Writes on standard error what people may want to know. If it cannot be written they do without:
+// no reason to end what it tells of.
+void Tell(std::string_view text);
+
 // Rows in aligned columns; a header that begins with '>' is aligned to the right.
 class Table {
  public:

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -56,10 +55,10 @@ void Progress::Draw() {
   const auto ended = [this] { return end_; };
   if (ended_.wait_for(lock, std::chrono::seconds(1), ended)) return;
   do {
-    fmt::print(stderr, "\r{}\x1b[K",
-               RenderProgress(phase_, done_bytes_, total_bytes_, absl::Now() - begin));
+    Tell(fmt::format("\r{}\x1b[K",
+                     RenderProgress(phase_, done_bytes_, total_bytes_, absl::Now() - begin)));
   } while (!ended_.wait_for(lock, std::chrono::milliseconds(100), ended));
-  fmt::print(stderr, "\r\x1b[K");
+  Tell("\r\x1b[K");
 }
 
 }  // namespace apta::tool

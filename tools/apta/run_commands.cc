@@ -31,10 +31,11 @@ std::string DescribeRun(const RunInfo& run) {
     line("error", Printable(fmt::format("state \"{}\": {}{}{}", run.failed_state, run.error,
                                         run.cause.empty() ? "" : ": ", run.cause)));
   }
+  if (!run.note.empty()) line("note", Printable(run.note));
   Table table({"STATE", "TYPE", ">ENTERED", ">LEFT", ">RETRIED", ">CAUGHT", ">FAILED",
                "LAST CHANGED", "LAST ERROR"});
   for (const RunState& state : run.states) {
-    table.Add({Printable(state.name), state.type, fmt::format("{}", state.entered),
+    table.Add({Printable(state.name), Printable(state.type), fmt::format("{}", state.entered),
                fmt::format("{}", state.left), fmt::format("{}", state.retries),
                fmt::format("{}", state.caught), fmt::format("{}", state.failed),
                LocalTime(state.last_changed), Printable(state.last_error)});

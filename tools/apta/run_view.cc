@@ -52,7 +52,7 @@ std::string RenderRun(const std::vector<StateRow>& states, std::size_t max_rows)
     table.Add({state.failed > 0 ? "✗"
                : is_done        ? "✓"
                                 : "…",
-               Shorten(Printable(state.name), 30), state.type,
+               Shorten(Printable(state.name), 30), Printable(state.type),
                fmt::format("{}/{}", state.left, state.entered),
                state.retries == 0 ? "" : fmt::format("{}", state.retries),
                Shorten(state.last, kDefaultColumns / 2)});
@@ -105,13 +105,9 @@ void RunView::Add(const StateEvent& event) {
 void RunView::PrintLine(const StateEvent& event) {
   if (begin_ == absl::InfiniteFuture()) {
     begin_ = event.at;
-    if (!as_json_) fmt::print(stderr, "run {}\n", Printable(std::string(event.run)));
+    if (!as_json_) Tell(fmt::format("run {}\n", Printable(std::string(event.run))));
   }
-  if (as_json_) {
-    fmt::print(stderr, "{}\n", DumpLine(ToJson(event)));
-  } else {
-    fmt::print(stderr, "{}", DescribeEvent(event, begin_));
-  }
+  Tell(as_json_ ? DumpLine(ToJson(event)) + "\n" : DescribeEvent(event, begin_));
 }
 
 void RunView::Draw() {
@@ -130,7 +126,7 @@ void RunView::Paint() {
   std::string painted;
   if (painted_lines_ > 0) painted = fmt::format("\x1b[{}A\r\x1b[J", painted_lines_);
   painted_lines_ = static_cast<std::size_t>(std::ranges::count(text, '\n'));
-  fmt::print(stderr, "{}{}", painted, text);
+  Tell(painted + text);
 }
 
 }  // namespace apta::tool

@@ -13,15 +13,14 @@ namespace apta::workflow {
 
 // What a branch in a Parallel or Map state waits for.
 struct Execution::Fork {
-  std::set<BranchId> below;
-  std::vector<Json> results;    // by slot
-  std::size_t ended_count = 0;  // of the results
-  // Map only.
-  Json input;                   // of the state
-  Json own_items;               // where they are not in `input`
-  const Json* items = nullptr;  // nullptr: not a Map's
-  std::size_t next_item = 0;
-  std::size_t max_concurrency = 0;
+  const std::vector<StateMachine>* machines;  // by slot; a Map's: one for all
+  Data input;                                 // of the state, and of a Parallel's branches
+  std::vector<Data> results;                  // by slot
+  Data items = {};                            // null: not a Map's
+  std::size_t max_concurrency = 0;            // 0: as many as possible
+  std::size_t next_slot = 0;                  // that has yet to begin
+  std::size_t ended_count = 0;                // of the results
+  std::set<BranchId> below = {};
 };
 
 struct Execution::Branch {
@@ -32,7 +31,7 @@ struct Execution::Branch {
   std::string path;  // as StateEvent::branch
 
   StateIndex at;
-  Json input;  // of the state, as the one before left it
+  Data input;  // of the state, as the one before left it
   absl::Time entered;
   int attempt = 0;
   std::vector<std::int64_t> retries;  // by the state's retriers
@@ -42,7 +41,7 @@ struct Execution::Branch {
   bool is_queued = false;                        // in queued_tasks_, with `call`
   absl::Time refused_at = absl::InfiniteFuture();
   TaskId task = 0;  // under way
-  Json task_input;
+  Data task_input;
   std::optional<TaskCall> call;
   std::unique_ptr<Fork> fork;
 

@@ -18,17 +18,35 @@ constexpr absl::Duration kLastHold = absl::Milliseconds(500);
 
 Execution::Execution(const Definition* definition, Json input, const Options& options,
                      absl::Time now)
-    : definition_(*definition), options_(options), now_(now), random_(options.seed) {
+    : definition_(*definition),
+      options_(options),
+      now_(now),
+      random_(options.seed),
+      budget_(options.max_data_bytes) {
   if (definition_.timeout_s) times_out_at_ = now + absl::Seconds(*definition_.timeout_s);
-  if (definition_.uses_context) {
+  absl::StatusOr<Data> held = Data::Hold(std::move(input), &budget_);
+  if (held.ok() && definition_.uses_context) {
+    absl::StatusOr<DataBudget::Charge> copy =
+        budget_.Take(SizeBytes(**held, budget_.left_bytes() + 1));
+    if (copy.ok()) {
+      context_charge_ = *std::move(copy);
+    } else {
+      held = copy.status();
+    }
+  }
+  if (held.ok() && definition_.uses_context) {
     context_ = {{"Execution",
                  {{"Id", options_.name},
                   {"Name", options_.name},
-                  {"Input", input},
+                  {"Input", **held},
                   {"StartTime", FormatTimestamp(now)}}},
                 {"StateMachine", {{"Id", ""}, {"Name", ""}}}};
   }
-  NewBranch(&definition_.machine, std::move(input), nullptr, 0);
+  Branch* run = NewBranch(&definition_.machine, held.ok() ? *held : Data(), nullptr, 0);
+  if (held.ok()) return;
+  RunError error = EvaluationError(held.status(), "");
+  error.is_final = true;
+  FailState(run, std::move(error));
 }
 
 Execution::~Execution() = default;
@@ -72,7 +90,7 @@ absl::Time Execution::next_deadline() const {
   return next;
 }
 
-Execution::Branch* Execution::NewBranch(const StateMachine* machine, Json input, Branch* parent,
+Execution::Branch* Execution::NewBranch(const StateMachine* machine, Data input, Branch* parent,
                                         std::size_t slot) {
   auto branch = std::make_unique<Branch>();
   branch->id = ++last_id_;
@@ -122,17 +140,10 @@ void Execution::Enter(Branch* branch) {
   branch->attempt = 0;
   branch->retries.assign(branch->state().retry.size(), 0);
   Tell(StateEvent::Kind::kEntered, *branch);
-  if (++transitions_ > options_.max_transitions) {
-    return FailState(branch, {.name = "States.Runtime",
-                              .cause = fmt::format("the run has made {} state transitions, as many "
-                                                   "as it may; does it go round in a circle?",
-                                                   options_.max_transitions),
-                              .is_final = true});
-  }
   Attempt(branch);
 }
 
-void Execution::Leave(Branch* branch, Json output, std::optional<StateIndex> next) {
+void Execution::Leave(Branch* branch, Data output, std::optional<StateIndex> next) {
   Tell(StateEvent::Kind::kLeft, *branch);
   if (!next) return EndBranch(branch, std::move(output));
   branch->input = std::move(output);
@@ -140,7 +151,7 @@ void Execution::Leave(Branch* branch, Json output, std::optional<StateIndex> nex
   ready_.push_back(branch->id);
 }
 
-void Execution::EndBranch(Branch* branch, Json output) {
+void Execution::EndBranch(Branch* branch, Data output) {
   if (branch->parent == nullptr) {
     output_ = std::move(output);
     return End();
@@ -150,12 +161,7 @@ void Execution::EndBranch(Branch* branch, Json output) {
   fork->results[branch->slot] = std::move(output);
   ++fork->ended_count;
   Drop(branch);
-  if (fork->items != nullptr) return StartItems(parent);
-  if (fork->ended_count < fork->results.size()) return;
-  Json results = Json::array();
-  for (Json& result : fork->results) results.push_back(std::move(result));
-  parent->fork = nullptr;
-  Complete(parent, std::move(results));
+  StartBranches(parent);
 }
 
 void Execution::End() {
@@ -194,12 +200,21 @@ std::optional<TaskCall> Execution::TakeTask(absl::Time now) {
     queued_tasks_.pop_front();
     if (found == branches_.end() || !found->second->is_queued) continue;
     Branch* branch = found->second.get();
-    branch->is_queued = false;
-    branch->task = ++last_id_;
-    tasks_.emplace(branch->task, branch->id);
     TaskCall call = *branch->call;
-    call.id = branch->task;
-    call.input = ToText(branch->task_input);
+    call.input = ToText(*branch->task_input);
+    absl::StatusOr<DataBudget::Charge> charge = budget_.Take(call.input.size());
+    if (!charge.ok() && !tasks_.empty()) {  // once one has ended
+      held_until_ = absl::InfiniteFuture();
+      queued_tasks_.push_front(branch->id);
+      return std::nullopt;
+    }
+    branch->is_queued = false;
+    if (!charge.ok()) {
+      FailState(branch, EvaluationError(charge.status(), ""));
+      continue;
+    }
+    call.id = branch->task = ++last_id_;
+    tasks_.emplace(branch->task, UnderWay{branch->id, *std::move(charge)});
     call.timeout = std::clamp(times_out_at_ - now_, absl::Milliseconds(1), call.timeout);
     return call;
   }
@@ -210,18 +225,21 @@ void Execution::OnTaskEnded(TaskId id, absl::StatusOr<std::string> result, absl:
   now_ = std::max(now_, now);
   const auto task = tasks_.find(id);
   if (task == tasks_.end()) return;
-  const auto found = branches_.find(task->second);
+  const auto found = branches_.find(task->second.branch);
   tasks_.erase(task);
   ReleaseHold();
   if (found == branches_.end() || found->second->task != id) return;
   Branch* branch = found->second.get();
   branch->task = 0;
-  branch->task_input = Json();
+  branch->task_input = Data();
   branch->refused_at = absl::InfiniteFuture();
   if (!result.ok()) return FailState(branch, TaskError(result.status()));
-  if (result->empty()) return Complete(branch, Json());
-  absl::StatusOr<Json> value = ParseJson(*result);
-  if (value.ok()) return Complete(branch, *std::move(value));
+  absl::StatusOr<Json> value = result->empty() ? Json() : ParseJson(*result);
+  if (value.ok()) {
+    std::optional<Data> held = Hold(branch, std::move(value), "");
+    if (held) Complete(branch, *std::move(held));
+    return;
+  }
   FailState(branch, TaskError(absl::InternalError(fmt::format(
                         "function {} returned {} bytes that are {}", *branch->call->function,
                         result->size(), MessageOf(value.status())))));
@@ -231,7 +249,7 @@ void Execution::OnTaskRefused(TaskId id, const absl::Status& why, absl::Time now
   now_ = std::max(now_, now);
   const auto task = tasks_.find(id);
   if (task == tasks_.end()) return;
-  const auto found = branches_.find(task->second);
+  const auto found = branches_.find(task->second.branch);
   tasks_.erase(task);
   hold_ = std::clamp(2 * hold_, kFirstHold, kLastHold);
   held_until_ = tasks_.empty() ? now_ + hold_ : absl::InfiniteFuture();

@@ -9,10 +9,13 @@
 // Invariants
 //   1. A branch is in exactly one place: ready_, queued_tasks_, timers_, or none (its task is under
 //      way, or branches below it are).
-//   2. Of a Map's items, no more are branches than MaxConcurrency says, and than there is room for
-//      (kMaxBranches): the others wait in the array they come from.
+//   2. Of a Parallel's branches and a Map's items, no more have begun than MaxConcurrency says, and
+//      than there is room for (kMaxBranches).
 //   3. An answer to a task counts only while its branch waits for that very attempt.
-//   4. A run makes at most Options::max_transitions state transitions, then it fails.
+//   4. A run makes at most Options::max_transitions state transitions, retries among them, then it
+//      fails.
+//   5. What a run holds (inputs, results, what its tasks under way were given) is Data on one
+//      budget, Options::max_data_bytes: what does not fit fails the state that makes it.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +32,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "apta/workflow.h"
+#include "compute/workflow/data.h"
 #include "compute/workflow/definition.h"
 #include "compute/workflow/error.h"
 
@@ -53,6 +57,7 @@ class Execution {
     std::string name;
     std::uint64_t seed = 0;  // of jitter, MathRandom and UUID
     std::int64_t max_transitions = 100'000;
+    std::size_t max_data_bytes = kMaxDataBytes;
   };
   static constexpr std::size_t kMaxBranches = 2'000;
   static constexpr int kMaxSteps = 1'000;  // of one Advance
@@ -77,7 +82,7 @@ class Execution {
   absl::Time next_deadline() const;
   bool has_ended() const { return ended_; }
   // REQUIRES: has_ended().
-  const Json& output() const { return output_; }
+  const Json& output() const { return *output_; }
   const std::optional<RunError>& error() const { return error_; }
   const std::string& failed_state() const { return failed_state_; }
 
@@ -90,14 +95,14 @@ class Execution {
   struct Branch;
 
   // execution.cc: branches, time, tasks
-  Branch* NewBranch(const StateMachine* machine, Json input, Branch* parent, std::size_t slot);
+  Branch* NewBranch(const StateMachine* machine, Data input, Branch* parent, std::size_t slot);
   void Drop(Branch* branch);
   void DropForked(Branch* branch);
   void SleepUntil(Branch* branch, absl::Time when);
   void Wake(Branch* branch);
   void Enter(Branch* branch);
-  void Leave(Branch* branch, Json output, std::optional<StateIndex> next);
-  void EndBranch(Branch* branch, Json output);
+  void Leave(Branch* branch, Data output, std::optional<StateIndex> next);
+  void EndBranch(Branch* branch, Data output);
   void End();
   void Tell(StateEvent::Kind kind, const Branch& branch, const RunError* error = nullptr,
             absl::Duration delay = absl::ZeroDuration());
@@ -105,25 +110,29 @@ class Execution {
 
   // execution_states.cc: what the types of states do
   void Attempt(Branch* branch);
-  void Begin(Branch* branch, const Task& task, Json input);
-  void Begin(Branch* branch, const Pass& pass, Json input);
-  void Begin(Branch* branch, const Choice& choice, Json input);
-  void Begin(Branch* branch, const Wait& wait, Json input);
-  void Begin(Branch* branch, const Succeed& succeed, Json input);
-  void Begin(Branch* branch, const Fail& fail, Json input);
-  void Begin(Branch* branch, const Parallel& parallel, Json input);
-  void Begin(Branch* branch, const Map& map, Json input);
-  void StartItems(Branch* branch);
-  bool StartItem(Branch* branch);
-  std::optional<Json> Payload(Branch* branch, const std::optional<Template>& payload, Json input);
+  void Begin(Branch* branch, const Task& task, Data input);
+  void Begin(Branch* branch, const Pass& pass, Data input);
+  void Begin(Branch* branch, const Choice& choice, Data input);
+  void Begin(Branch* branch, const Wait& wait, Data input);
+  void Begin(Branch* branch, const Succeed& succeed, Data input);
+  void Begin(Branch* branch, const Fail& fail, Data input);
+  void Begin(Branch* branch, const Parallel& parallel, Data input);
+  void Begin(Branch* branch, const Map& map, Data input);
+  void StartBranches(Branch* branch);
+  void Join(Branch* branch);
+  std::optional<Data> ItemInput(Branch* branch, std::size_t slot);
+  // nullopt: it cannot be had, and the state has failed.
+  std::optional<Data> Hold(Branch* branch, absl::StatusOr<Json> value, std::string_view path_error);
+  std::optional<Data> Choose(Branch* branch, const DataPath& path, Data from);
+  std::optional<Data> Payload(Branch* branch, const std::optional<Template>& payload, Data input);
   std::optional<std::int64_t> NumberOf(Branch* branch, const NumberField& field, const Json& input,
                                        std::int64_t min);
-  void Complete(Branch* branch, Json result);
-  void LeaveThrough(Branch* branch, const Json& data, std::optional<StateIndex> next);
+  void Complete(Branch* branch, Data result);
+  void LeaveThrough(Branch* branch, Data data, std::optional<StateIndex> next);
   void FailState(Branch* branch, RunError error);
   bool Retry(Branch* branch, const RunError& error);
   bool Catch(Branch* branch, const RunError& error);
-  Scope ScopeOf(const Json& input) { return {&input, &context_, &random_}; }
+  Scope ScopeOf(const Json& input) { return {&input, &context_, &random_, budget_.left_bytes()}; }
   void SetContext(const Branch& branch);
 
   const Definition& definition_;
@@ -131,21 +140,27 @@ class Execution {
   absl::Time now_;
   absl::Time times_out_at_ = absl::InfiniteFuture();
   Random random_;
+  DataBudget budget_;  // before whatever holds Data
   Json context_;
+  DataBudget::Charge context_charge_;
 
   absl::flat_hash_map<BranchId, std::unique_ptr<Branch>> branches_;
   BranchId last_id_ = 0;  // of branches and tasks
   std::deque<BranchId> ready_;
   std::deque<BranchId> queued_tasks_;
   std::set<std::pair<absl::Time, BranchId>> timers_;
-  absl::flat_hash_map<TaskId, BranchId> tasks_;  // under way, also for branches that are gone
+  struct UnderWay {
+    BranchId branch;
+    DataBudget::Charge input;
+  };
+  absl::flat_hash_map<TaskId, UnderWay> tasks_;  // also for branches that are gone
   absl::Time held_until_ = absl::InfinitePast();
   absl::Duration hold_;
 
   std::int64_t transitions_ = 0;
   std::vector<StateEvent> events_;
   bool ended_ = false;
-  Json output_;
+  Data output_;
   std::optional<RunError> error_;
   std::string failed_state_;
 };

@@ -15,6 +15,15 @@ constexpr std::int64_t kDefaultTaskTimeoutS = 60;
 constexpr std::string_view kRuntime = "States.Runtime";
 constexpr std::string_view kParameterPath = "States.ParameterPathFailure";
 
+// A copy of `data` with `value` at the path.
+absl::StatusOr<Json> PutInCopy(const Json& data, const JsonPath& path, Json value, Scope* scope) {
+  if (path.is_root()) return value;
+  if (absl::Status charged = scope->Charge(data); !charged.ok()) return charged;
+  Json whole = data;
+  if (absl::Status put = path.Put(&whole, std::move(value)); !put.ok()) return put;
+  return whole;
+}
+
 }  // namespace
 
 void Execution::SetContext(const Branch& branch) {
@@ -26,7 +35,7 @@ void Execution::SetContext(const Branch& branch) {
   // The innermost item.
   for (const Branch* below = &branch; below->parent != nullptr; below = below->parent) {
     const Fork& fork = *below->parent->fork;
-    if (fork.items == nullptr) continue;
+    if (!fork.items) continue;
     context_["Map"] = {{"Item", {{"Index", below->slot}, {"Value", (*fork.items)[below->slot]}}}};
     return;
   }
@@ -34,29 +43,41 @@ void Execution::SetContext(const Branch& branch) {
 
 void Execution::Attempt(Branch* branch) {
   ++branch->attempt;
+  if (++transitions_ > options_.max_transitions) {
+    return FailState(branch, {.name = std::string(kRuntime),
+                              .cause = fmt::format("the run has made {} state transitions, as many "
+                                                   "as it may; does it go round in a circle?",
+                                                   options_.max_transitions),
+                              .is_final = true});
+  }
   SetContext(*branch);
   const State& state = branch->state();
-  Json input = Json::object();
-  if (state.input_path && state.input_path->is_root() && !state.input_path->in_context()) {
-    input = branch->input;
-  } else if (state.input_path) {
-    Scope scope = ScopeOf(branch->input);
-    absl::StatusOr<Json> chosen = EvaluatePath(*state.input_path, &scope);
-    if (!chosen.ok()) return FailState(branch, EvaluationError(chosen.status(), kRuntime));
-    input = *std::move(chosen);
-  }
-  std::visit([&](const auto& what) { Begin(branch, what, std::move(input)); }, state.what);
+  std::optional<Data> input = Choose(branch, state.input_path, branch->input);
+  if (!input) return;
+  std::visit([&](const auto& what) { Begin(branch, what, *std::move(input)); }, state.what);
 }
 
-// nullopt: it cannot be made, and the state has failed.
-std::optional<Json> Execution::Payload(Branch* branch, const std::optional<Template>& payload,
-                                       Json input) {
-  if (!payload) return input;
-  Scope scope = ScopeOf(input);
-  absl::StatusOr<Json> made = payload->Evaluate(&scope);
-  if (made.ok()) return *std::move(made);
-  FailState(branch, EvaluationError(made.status(), kParameterPath));
+std::optional<Data> Execution::Hold(Branch* branch, absl::StatusOr<Json> value,
+                                    std::string_view path_error) {
+  absl::StatusOr<Data> held =
+      value.ok() ? Data::Hold(*std::move(value), &budget_) : absl::StatusOr<Data>(value.status());
+  if (held.ok()) return *std::move(held);
+  FailState(branch, EvaluationError(held.status(), path_error));
   return std::nullopt;
+}
+
+std::optional<Data> Execution::Choose(Branch* branch, const DataPath& path, Data from) {
+  if (!path) return Hold(branch, Json::object(), kRuntime);
+  if (path->is_root() && !path->in_context()) return from;
+  Scope scope = ScopeOf(*from);
+  return Hold(branch, EvaluatePath(*path, &scope), kRuntime);
+}
+
+std::optional<Data> Execution::Payload(Branch* branch, const std::optional<Template>& payload,
+                                       Data input) {
+  if (!payload) return input;
+  Scope scope = ScopeOf(*input);
+  return Hold(branch, payload->Evaluate(&scope), kParameterPath);
 }
 
 std::optional<std::int64_t> Execution::NumberOf(Branch* branch, const NumberField& field,
@@ -81,30 +102,30 @@ std::optional<std::int64_t> Execution::NumberOf(Branch* branch, const NumberFiel
 // ---------------------------------------------------------------------------------------------
 // How each type begins.
 
-void Execution::Begin(Branch* branch, const Task& task, Json input) {
+void Execution::Begin(Branch* branch, const Task& task, Data input) {
   TaskCall call{.id = 0, .function = &task.function};
   NumberField timeout = task.timeout_s;
   if (!timeout.path && !timeout.value) timeout.value = kDefaultTaskTimeoutS;
-  const std::optional<std::int64_t> timeout_s = NumberOf(branch, timeout, input, 1);
+  const std::optional<std::int64_t> timeout_s = NumberOf(branch, timeout, *input, 1);
   if (!timeout_s) return;
   call.timeout = absl::Seconds(*timeout_s);
   absl::Status wrong;
   if (task.reads) {
-    const std::optional<Json> value = Payload(branch, task.reads, input);
+    const std::optional<Data> value = Payload(branch, task.reads, input);
     if (!value) return;
-    absl::StatusOr<std::vector<std::string>> reads = ReadsOf((*value)["value"]);
+    absl::StatusOr<std::vector<std::string>> reads = ReadsOf((**value)["value"]);
     wrong = reads.status();
     if (reads.ok()) call.reads = *std::move(reads);
   }
   if (task.node && wrong.ok()) {
-    const std::optional<Json> value = Payload(branch, task.node, input);
+    const std::optional<Data> value = Payload(branch, task.node, input);
     if (!value) return;
-    absl::StatusOr<std::string> node = NodeOf((*value)["value"]);
+    absl::StatusOr<std::string> node = NodeOf((**value)["value"]);
     wrong = node.status();
     if (node.ok()) call.node = *std::move(node);
   }
   if (!wrong.ok()) return FailState(branch, EvaluationError(wrong, kRuntime));
-  std::optional<Json> payload = Payload(branch, branch->state().parameters, std::move(input));
+  std::optional<Data> payload = Payload(branch, branch->state().parameters, std::move(input));
   if (!payload) return;
   branch->task_input = *std::move(payload);
   branch->call = std::move(call);
@@ -112,15 +133,16 @@ void Execution::Begin(Branch* branch, const Task& task, Json input) {
   queued_tasks_.push_back(branch->id);
 }
 
-void Execution::Begin(Branch* branch, const Pass& pass, Json input) {
-  std::optional<Json> result = pass.result;
-  if (!result) result = Payload(branch, branch->state().parameters, std::move(input));
+void Execution::Begin(Branch* branch, const Pass& pass, Data input) {
+  std::optional<Data> result = pass.result
+                                   ? Hold(branch, *pass.result, kRuntime)
+                                   : Payload(branch, branch->state().parameters, std::move(input));
   if (result) Complete(branch, *std::move(result));
 }
 
-void Execution::Begin(Branch* branch, const Choice& choice, Json input) {
+void Execution::Begin(Branch* branch, const Choice& choice, Data input) {
   for (const ChoiceRule& rule : choice.rules) {
-    const absl::StatusOr<bool> holds = rule.condition.Holds(ScopeOf(input));
+    const absl::StatusOr<bool> holds = rule.condition.Holds(ScopeOf(*input));
     if (!holds.ok()) return FailState(branch, EvaluationError(holds.status(), kRuntime));
     if (*holds) return LeaveThrough(branch, input, rule.next);
   }
@@ -129,12 +151,12 @@ void Execution::Begin(Branch* branch, const Choice& choice, Json input) {
                      .cause = "no rule holds for the input, and there is no Default"});
 }
 
-void Execution::Begin(Branch* branch, const Wait& wait, Json input) {
+void Execution::Begin(Branch* branch, const Wait& wait, Data input) {
   absl::Time until = now_;
   if (wait.timestamp) {
     until = *wait.timestamp;
   } else if (wait.timestamp_path) {
-    const absl::StatusOr<const Json*> value = FindValue(*wait.timestamp_path, ScopeOf(input));
+    const absl::StatusOr<const Json*> value = FindValue(*wait.timestamp_path, ScopeOf(*input));
     if (!value.ok()) return FailState(branch, EvaluationError(value.status(), kRuntime));
     const auto timestamp = (*value)->is_string()
                                ? ParseTimestamp((*value)->get_ref<const std::string&>())
@@ -147,7 +169,7 @@ void Execution::Begin(Branch* branch, const Wait& wait, Json input) {
     }
     until = *timestamp;
   } else {
-    const std::optional<std::int64_t> seconds = NumberOf(branch, wait.seconds, input, 0);
+    const std::optional<std::int64_t> seconds = NumberOf(branch, wait.seconds, *input, 0);
     if (!seconds) return;
     until = now_ + absl::Seconds(*seconds);
   }
@@ -156,16 +178,16 @@ void Execution::Begin(Branch* branch, const Wait& wait, Json input) {
   SleepUntil(branch, until);
 }
 
-void Execution::Begin(Branch* branch, const Succeed&, Json input) {
+void Execution::Begin(Branch* branch, const Succeed&, Data input) {
   LeaveThrough(branch, input, std::nullopt);
 }
 
-void Execution::Begin(Branch* branch, const Fail& fail, Json input) {
+void Execution::Begin(Branch* branch, const Fail& fail, Data input) {
   RunError error{.name = fail.error, .cause = fail.cause};
   for (const auto& [path, text] :
        {std::pair(&fail.error_path, &error.name), std::pair(&fail.cause_path, &error.cause)}) {
     if (!*path) continue;
-    Scope scope = ScopeOf(input);
+    Scope scope = ScopeOf(*input);
     const absl::StatusOr<Json> value = (*path)->Evaluate(&scope);
     if (!value.ok()) return FailState(branch, EvaluationError(value.status(), kRuntime));
     *text = value->is_string() ? value->get<std::string>() : ToText(*value);
@@ -173,109 +195,106 @@ void Execution::Begin(Branch* branch, const Fail& fail, Json input) {
   FailState(branch, std::move(error));
 }
 
-void Execution::Begin(Branch* branch, const Parallel& parallel, Json input) {
-  std::optional<Json> payload = Payload(branch, branch->state().parameters, std::move(input));
+void Execution::Begin(Branch* branch, const Parallel& parallel, Data input) {
+  std::optional<Data> payload = Payload(branch, branch->state().parameters, std::move(input));
   if (!payload) return;
-  branch->fork = std::make_unique<Fork>();
-  branch->fork->results.resize(parallel.branches.size());
-  for (std::size_t slot = 0; slot < parallel.branches.size(); ++slot) {
-    NewBranch(&parallel.branches[slot], *payload, branch, slot);
-  }
+  branch->fork =
+      std::make_unique<Fork>(Fork{.machines = &parallel.branches,
+                                  .input = *std::move(payload),
+                                  .results = std::vector<Data>(parallel.branches.size())});
+  StartBranches(branch);
 }
 
-void Execution::Begin(Branch* branch, const Map& map, Json input) {
-  const std::optional<std::int64_t> concurrency = NumberOf(branch, map.max_concurrency, input, 0);
+void Execution::Begin(Branch* branch, const Map& map, Data input) {
+  const std::optional<std::int64_t> concurrency = NumberOf(branch, map.max_concurrency, *input, 0);
   if (!concurrency) return;
-  auto fork = std::make_unique<Fork>();
-  fork->input = std::move(input);
-  fork->max_concurrency = static_cast<std::size_t>(*concurrency);
-  const absl::StatusOr<const Json*> items = FindValue(map.items_path, ScopeOf(fork->input));
-  if (!items.ok()) return FailState(branch, EvaluationError(items.status(), kRuntime));
-  if (!(*items)->is_array()) {
+  const absl::StatusOr<const Json*> found = FindValue(map.items_path, ScopeOf(*input));
+  if (!found.ok()) return FailState(branch, EvaluationError(found.status(), kRuntime));
+  if (!(*found)->is_array()) {
     return FailState(branch, {.name = std::string(kRuntime),
                               .cause = fmt::format("'{}' must be an array of items, not {}",
-                                                   map.items_path.text(), (*items)->type_name())});
+                                                   map.items_path.text(), (*found)->type_name())});
   }
-  fork->items = *items;
+  std::optional<Data> items;
   if (map.items_path.in_context()) {  // which does not stay as it is
-    fork->own_items = **items;
-    fork->items = &fork->own_items;
+    items = Choose(branch, map.items_path, input);
+    if (!items) return;
+  } else {
+    items = input.Part(**found);
   }
-  fork->results.resize(fork->items->size());
-  branch->fork = std::move(fork);
-  StartItems(branch);
+  branch->fork =
+      std::make_unique<Fork>(Fork{.machines = &map.per_item,
+                                  .input = std::move(input),
+                                  .results = std::vector<Data>((*found)->size()),
+                                  .items = *std::move(items),
+                                  .max_concurrency = static_cast<std::size_t>(*concurrency)});
+  StartBranches(branch);
 }
 
-// As many as may be; and none at all once one has failed to start.
-void Execution::StartItems(Branch* branch) {
+// As many as may be, and none at all once one has failed to start; the end, if none is left.
+void Execution::StartBranches(Branch* branch) {
   Fork* fork = branch->fork.get();
-  while (fork->next_item < fork->items->size() &&
+  while (fork->next_slot < fork->results.size() &&
          (fork->below.empty() ||
           ((fork->max_concurrency == 0 || fork->below.size() < fork->max_concurrency) &&
            branches_.size() < kMaxBranches))) {
-    if (!StartItem(branch)) return;
+    const std::size_t slot = fork->next_slot++;
+    std::optional<Data> input = fork->items ? ItemInput(branch, slot) : fork->input;
+    if (!input) return;  // and the fork is gone
+    NewBranch(fork->items ? &fork->machines->front() : &(*fork->machines)[slot], *std::move(input),
+              branch, slot);
   }
-  if (fork->ended_count < fork->results.size()) return;
-  Json results = Json::array();
-  for (Json& result : fork->results) results.push_back(std::move(result));
-  branch->fork = nullptr;
-  Complete(branch, std::move(results));
+  if (fork->ended_count == fork->results.size()) Join(branch);
 }
 
-// False: the state has failed, and the fork is gone.
-bool Execution::StartItem(Branch* branch) {
-  Fork* fork = branch->fork.get();
-  const std::size_t slot = fork->next_item++;
-  const Json& item = (*fork->items)[slot];
-  Json input = item;
-  if (branch->state().parameters) {
-    if (definition_.uses_context) {
-      SetContext(*branch);
-      context_["Map"] = {{"Item", {{"Index", slot}, {"Value", item}}}};
-    }
-    Scope scope = ScopeOf(fork->input);
-    absl::StatusOr<Json> made = branch->state().parameters->Evaluate(&scope);
-    if (!made.ok()) {
-      FailState(branch, EvaluationError(made.status(), kParameterPath));
-      return false;
-    }
-    input = *std::move(made);
+void Execution::Join(Branch* branch) {
+  const std::unique_ptr<Fork> fork = std::move(branch->fork);
+  Scope scope = ScopeOf(*fork->input);
+  absl::StatusOr<Json> results = Json::array();
+  for (Data& each : fork->results) {
+    absl::StatusOr<Json> result = std::move(each).Release(&scope);
+    if (!result.ok()) return FailState(branch, EvaluationError(result.status(), kRuntime));
+    results->push_back(*std::move(result));
   }
-  const auto& map = std::get<Map>(branch->state().what);
-  NewBranch(&map.per_item.front(), std::move(input), branch, slot);
-  return true;
+  std::optional<Data> held = Hold(branch, std::move(results), kRuntime);
+  if (held) Complete(branch, *std::move(held));
+}
+
+std::optional<Data> Execution::ItemInput(Branch* branch, std::size_t slot) {
+  const Fork& fork = *branch->fork;
+  const Json& item = (*fork.items)[slot];
+  if (!branch->state().parameters) return fork.items.Part(item);
+  if (definition_.uses_context) {
+    SetContext(*branch);
+    context_["Map"] = {{"Item", {{"Index", slot}, {"Value", item}}}};
+  }
+  return Payload(branch, branch->state().parameters, fork.input);
 }
 
 // ---------------------------------------------------------------------------------------------
 // How any ends.
 
 // The state's work is done: ResultSelector, ResultPath, OutputPath.
-void Execution::Complete(Branch* branch, Json result) {
+void Execution::Complete(Branch* branch, Data result) {
   const State& state = branch->state();
   SetContext(*branch);
-  std::optional<Json> selected = Payload(branch, state.result_selector, std::move(result));
+  std::optional<Data> selected = Payload(branch, state.result_selector, std::move(result));
   if (!selected) return;
   if (!state.result_path) return LeaveThrough(branch, branch->input, state.next);
-  if (state.result_path->is_root()) return LeaveThrough(branch, *selected, state.next);
+  if (state.result_path->is_root()) {
+    return LeaveThrough(branch, *std::move(selected), state.next);
+  }
   // Retry and Catch need the input as it was, should there be no such place.
-  Json data = branch->input;
-  const absl::Status put = state.result_path->Put(&data, *std::move(selected));
-  if (!put.ok()) return FailState(branch, EvaluationError(put, kRuntime));
-  LeaveThrough(branch, data, state.next);
+  Scope scope = ScopeOf(*branch->input);
+  absl::StatusOr<Json> value = std::move(*selected).Release(&scope);
+  if (value.ok()) value = PutInCopy(*branch->input, *state.result_path, *std::move(value), &scope);
+  std::optional<Data> data = Hold(branch, std::move(value), kRuntime);
+  if (data) LeaveThrough(branch, *std::move(data), state.next);
 }
 
-void Execution::LeaveThrough(Branch* branch, const Json& data, std::optional<StateIndex> next) {
-  const DataPath& path = branch->state().output_path;
-  Scope scope = ScopeOf(data);
-  absl::StatusOr<Json> output = path ? EvaluatePath(*path, &scope) : Json::object();
-  if (!output.ok()) return FailState(branch, EvaluationError(output.status(), kRuntime));
-  if (IsNestedDeeper(*output, kMaxDataDepth)) {
-    return FailState(branch, {.name = "States.DataLimitExceeded",
-                              .cause = fmt::format("the state's output is nested deeper than {} "
-                                                   "levels",
-                                                   kMaxDataDepth)});
-  }
-  Leave(branch, *std::move(output), next);
+void Execution::LeaveThrough(Branch* branch, Data data, std::optional<StateIndex> next) {
+  std::optional<Data> output = Choose(branch, branch->state().output_path, std::move(data));
+  if (output) Leave(branch, *std::move(output), next);
 }
 
 void Execution::FailState(Branch* branch, RunError error) {
@@ -314,13 +333,17 @@ bool Execution::Catch(Branch* branch, const RunError& error) {
     const bool matches = std::any_of(catcher.errors.begin(), catcher.errors.end(),
                                      [&](const auto& wanted) { return error.Matches(wanted); });
     if (!matches) continue;
-    Json data = branch->input;
     if (catcher.result_path) {
-      const Json caught = {{"Error", error.name}, {"Cause", error.cause}};
-      if (!catcher.result_path->Put(&data, caught).ok()) return false;
+      Scope scope = ScopeOf(*branch->input);
+      absl::StatusOr<Json> data =
+          PutInCopy(*branch->input, *catcher.result_path,
+                    {{"Error", error.name}, {"Cause", error.cause}}, &scope);
+      if (!data.ok()) return false;
+      absl::StatusOr<Data> held = Data::Hold(*std::move(data), &budget_);
+      if (!held.ok()) return false;
+      branch->input = *std::move(held);
     }
     Tell(StateEvent::Kind::kCaught, *branch, &error);
-    branch->input = std::move(data);
     branch->at = catcher.next;
     ready_.push_back(branch->id);
     return true;

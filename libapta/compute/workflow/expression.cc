@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "compute/workflow/data.h"
 #include "fmt/format.h"
 
 namespace apta::workflow {
@@ -13,10 +14,7 @@ constexpr int kMaxCallDepth = 10;  // as the States Language's other interpreter
 
 absl::Status Scope::Charge(const Json& value) {
   const std::size_t bytes = SizeBytes(value, left_bytes + 1);
-  if (bytes > left_bytes) {
-    return absl::ResourceExhaustedError(
-        fmt::format("a state may make no more than {} MiB of data", kMaxDataBytes >> 20));
-  }
+  if (bytes > left_bytes) return DataLimitExceeded(left_bytes);
   left_bytes -= bytes;
   return absl::OkStatus();
 }

@@ -90,11 +90,17 @@ std::string ToText(const Json& value) {
 }
 
 std::size_t SizeBytes(const Json& value, std::size_t max_bytes) {
+  constexpr std::size_t kBlock = 16;  // the allocator's share, and rounding
+  constexpr std::size_t kNode = 32;   // of a tree, before its entry
   std::size_t bytes = sizeof(Json);
-  if (value.is_string()) return bytes + value.get_ref<const std::string&>().size();
+  if (value.is_string()) {
+    return bytes + kBlock + sizeof(std::string) + value.get_ref<const std::string&>().size();
+  }
+  if (value.is_object()) bytes += kBlock + sizeof(Json::object_t);
+  if (value.is_array()) bytes += kBlock + sizeof(Json::array_t);
   for (auto entry = value.begin(); value.is_structured() && entry != value.end(); ++entry) {
     if (bytes >= max_bytes) break;
-    if (value.is_object()) bytes += sizeof(std::string) + entry.key().size();
+    if (value.is_object()) bytes += kBlock + kNode + sizeof(std::string) + entry.key().size();
     bytes += SizeBytes(*entry, max_bytes - std::min(bytes, max_bytes));
   }
   return bytes;

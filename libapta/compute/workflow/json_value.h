@@ -16,8 +16,8 @@ using Json = nlohmann::json;
 
 // Copies, comparisons and texts of values are made recursively: nothing may nest deeper.
 inline constexpr std::size_t kMaxDataDepth = 500;
-// What one state may hand to the next.
-inline constexpr std::size_t kMaxDataBytes = std::size_t{256} << 20;
+// What a run may hold at once, by SizeBytes.
+inline constexpr std::size_t kMaxDataBytes = std::size_t{512} << 20;
 
 // INVALID_ARGUMENT, with line and column: not JSON, a name twice in one object, nested too deep.
 absl::StatusOr<Json> ParseJson(std::string_view text, std::size_t max_depth = kMaxDataDepth);
@@ -25,7 +25,8 @@ absl::StatusOr<Json> ParseJson(std::string_view text, std::size_t max_depth = kM
 // In one line, always valid UTF-8.
 std::string ToText(const Json& value);
 
-// About what the value takes in memory; looks at no more than `max_bytes` of it.
+// About what the value takes in memory, blocks of the heap with what they need besides; looks at no
+// more than `max_bytes` of it.
 std::size_t SizeBytes(const Json& value, std::size_t max_bytes);
 bool IsNestedDeeper(const Json& value, std::size_t max_depth);
 

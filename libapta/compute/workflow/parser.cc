@@ -306,6 +306,9 @@ Map Parser::ParseMap(Fields* fields, State* state) {
     if (fields->Has("ItemSelector")) fields->Fault("Parameters", "excludes ItemSelector");
     state->parameters = fields->Payload("Parameters");
   }
+  if (fields->Has("Iterator") && fields->Has("ItemProcessor")) {
+    fields->Fault("Iterator", "excludes ItemProcessor");
+  }
   const std::string field = fields->Has("Iterator") ? "Iterator" : "ItemProcessor";
   const Json* processor = fields->Need(field);
   if (processor == nullptr) return map;

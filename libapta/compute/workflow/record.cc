@@ -57,6 +57,7 @@ void Record::Apply(const StateEvent& event) {
       break;
     case StateEvent::Kind::kRetrying:
       ++state.retries;
+      ++info_.transitions;
       break;
     case StateEvent::Kind::kCaught:
       ++state.caught;
@@ -85,6 +86,11 @@ void Record::ApplyEnd(const Execution& execution, absl::Time now) {
   info_.output.assign(bytes.begin(), bytes.end());
 }
 
+void Record::LeaveOutputOut(std::string note) {
+  info_.output.clear();
+  info_.note = std::move(note);
+}
+
 absl::StatusOr<RunInfo> ParseRecord(std::string_view json) {
   const absl::StatusOr<Json> record = ParseJson(json, kMaxDataDepth + 1);
   const std::string status = record.ok() && record->is_object() ? TextField(*record, "status") : "";
@@ -97,6 +103,7 @@ absl::StatusOr<RunInfo> ParseRecord(std::string_view json) {
                .started = TimeField(*record, "started"),
                .updated = TimeField(*record, "updated"),
                .transitions = CountField(*record, "transitions"),
+               .note = TextField(*record, "note"),
                .error = TextField(*record, "error"),
                .cause = TextField(*record, "cause"),
                .failed_state = TextField(*record, "failed_state")};
@@ -146,6 +153,7 @@ std::string RunAsJson(const RunInfo& run) {
     record["cause"] = run.cause;
     record["failed_state"] = run.failed_state;
   }
+  if (!run.note.empty()) record["note"] = run.note;
   std::string text = workflow::ToText(record);
   if (!run.output.empty()) {  // JSON already
     text.pop_back();

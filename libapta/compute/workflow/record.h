@@ -23,6 +23,8 @@ class Record {
   void Apply(const StateEvent& event);
   // REQUIRES: execution.has_ended().
   void ApplyEnd(const Execution& execution, absl::Time now);
+  // The output is to be no part of it. REQUIRES: the run has succeeded.
+  void LeaveOutputOut(std::string note);
   const RunInfo& info() const { return info_; }
 
  private:

@@ -63,7 +63,10 @@ absl::StatusOr<RunInfo> ReadRecord(Client* client, std::string_view name) {
   }
   if (!object.ok()) return object.status();
   absl::StatusOr<RunInfo> run = ParseRecord(AsText(object->bytes()));
-  if (run.ok()) return run;
+  if (run.ok()) {
+    run->name = name;  // whatever the record says of itself
+    return run;
+  }
   return absl::Status(run.status().code(),
                       fmt::format("the object '{}' {}", object->key(), MessageOf(run.status())));
 }
@@ -150,10 +153,14 @@ void Run::Follow(Execution* execution) {
   if (!execution->has_ended()) WriteRecordIfDue(clock_.Now());
 }
 
+absl::Status Run::WriteRecord() {
+  return client_->Put(RecordKey(options_.name), AsBytes(RunAsJson(record_.info()))).status();
+}
+
 // What it does not say for want of room or of a memory server, it may say the next time.
 void Run::WriteRecordIfDue(absl::Time now) {
   if (now < record_due_) return;
-  client_->Put(RecordKey(options_.name), AsBytes(RunAsJson(record_.info()))).status().IgnoreError();
+  WriteRecord().IgnoreError();
   record_written_ = clock_.Now();
   record_due_ = absl::InfiniteFuture();
 }
@@ -161,14 +168,19 @@ void Run::WriteRecordIfDue(absl::Time now) {
 absl::StatusOr<Bytes> Run::End(const Execution& execution) {
   record_.ApplyEnd(execution, clock_.Now());
   const RunInfo& info = record_.info();
-  const absl::Status written =
-      client_->Put(RecordKey(options_.name), AsBytes(RunAsJson(record_.info()))).status();
+  absl::Status written = WriteRecord();
   if (const std::optional<RunError>& error = execution.error()) {
     return absl::Status(CodeOf(*error),
                         fmt::format("run {}, state \"{}\": {}{}{}", info.name, info.failed_state,
                                     error->name, error->cause.empty() ? "" : ": ", error->cause));
   }
-  if (written.ok()) return info.output;
+  Bytes output = info.output;
+  if (!written.ok()) {  // for want of room, perhaps
+    record_.LeaveOutputOut(fmt::format("the output, {} bytes, could not be kept: {}", output.size(),
+                                       MessageOf(written)));
+    written = WriteRecord();
+  }
+  if (written.ok()) return output;
   return absl::Status(written.code(),
                       fmt::format("run {} has succeeded, but its record cannot be written: {}",
                                   info.name, MessageOf(written)));

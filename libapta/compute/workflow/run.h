@@ -35,6 +35,7 @@ class Run {
   absl::Status CreateRecord();
   void Step(Execution* execution, TaskRunners* runners);
   void Follow(Execution* execution);
+  absl::Status WriteRecord();
   void WriteRecordIfDue(absl::Time now);
   absl::StatusOr<Bytes> End(const Execution& execution);
 

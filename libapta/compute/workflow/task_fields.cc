@@ -1,5 +1,7 @@
 #include "compute/workflow/task_fields.h"
 
+#include "compute/workflow/error.h"
+#include "fabric/control.h"
 #include "fmt/format.h"
 
 namespace apta::workflow {
@@ -67,7 +69,11 @@ absl::StatusOr<std::vector<std::string>> ReadsOf(const Json& value) {
       return absl::InvalidArgumentError(
           fmt::format("\"apta.reads\" must be keys of objects, not {}", key.type_name()));
     }
-    keys.push_back(key.get<std::string>());
+    const auto& text = key.get_ref<const std::string&>();
+    if (const absl::Status valid = fabric::CheckKey(text); !valid.ok()) {
+      return absl::InvalidArgumentError(fmt::format("\"apta.reads\": {}", MessageOf(valid)));
+    }
+    keys.push_back(text);
   }
   return keys;
 }

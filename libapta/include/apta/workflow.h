@@ -11,10 +11,17 @@
 // - In a Task's Parameters, "apta.reads" (a key or an array of keys) declares objects that the
 //   function reads (CallOptions::reads), and "apta.node" a node to run on; as paths "apta.reads.$"
 //   and "apta.node.$". The function does not get them. Parameters with nothing else in them leave
-//   the input as it is.
+//   the input as it is. In the Parameters of other states these names mean nothing: they are data.
 // - A path in Choice and Wait that means nothing is States.Runtime.
 // - A Parallel or Map state fails by its branch's error; "States.BranchFailed" means any of them.
-// - A run makes at most RunOptions::max_transitions; then it fails, whatever catches.
+// - A run makes at most RunOptions::max_transitions, retries among them; then it fails, whatever
+//   catches.
+// - A run holds at most 512 MiB of data at once, in all branches; the state whose data do not fit
+//   fails with States.DataLimitExceeded.
+// - A state that fails, or is retried, drops its branches, but not their tasks under way: a
+// function
+//   that was called goes on, and its puts and deletes may be committed after the run has ended.
+//   Give such Tasks a TimeoutSeconds, and functions that bear being late.
 #pragma once
 
 #include <cstdint>
@@ -66,7 +73,7 @@ struct RunOptions {
   std::string name;  // of 1 to 200 bytes, unlike any run's before; "" = one is made up
   // Called by the thread that runs the workflow, in order. Must not throw.
   std::function<void(const StateEvent&)> observer;
-  std::int64_t max_transitions = 100'000;  // from state to state, over all branches
+  std::int64_t max_transitions = 100'000;  // states entered and retried, over all branches
 };
 
 enum class RunStatus {
@@ -102,6 +109,7 @@ struct RunInfo {
   std::int64_t transitions = 0;
   std::vector<RunState> states;  // in the order they were first entered
   Bytes output;                  // kSucceeded
+  std::string note;              // kSucceeded: why the record does not keep the output
   std::string error;             // kFailed
   std::string cause;
   std::string failed_state;

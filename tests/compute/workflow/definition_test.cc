@@ -184,6 +184,10 @@ TEST(DefinitionTest, AFaultNamesStateAndField) {
       {One(R"("Type":"Map","End":true,"ItemProcessor":{"ProcessorConfig":{"Mode":"DISTRIBUTED"},
            "StartAt":"B","States":{"B":{"Type":"Succeed"}}})"),
        "INLINE"},
+      {One(R"("Type":"Task","Resource":"f","End":true,"Parameters":{"apta.reads":["a",""]})"),
+       R"(field "Parameters": "apta.reads": the key is empty)"},
+      {One(R"("Type":"Map","End":true,"Iterator":{},"ItemProcessor":{})"),
+       R"(field "Iterator": excludes ItemProcessor)"},
       {One(R"("Type":"Map","End":true,"ItemsPath":"$.*","Iterator":{})"), "more than one value"},
   };
   for (const auto& [definition, says] : cases) {

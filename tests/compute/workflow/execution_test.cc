@@ -53,9 +53,13 @@ class Driver {
        });
   }
 
-  void Run(const std::string& input = "{}", std::int64_t max_transitions = 100'000) {
+  void Run(const std::string& input = "{}") {
     Execution run(&definition_, Read(input),
-                  {.name = "test", .seed = 1, .max_transitions = max_transitions}, kStart);
+                  {.name = "test",
+                   .seed = 1,
+                   .max_transitions = max_transitions_,
+                   .max_data_bytes = max_data_bytes_},
+                  kStart);
     std::multimap<absl::Time, std::pair<TaskId, absl::StatusOr<std::string>>> under_way;
     now_ = kStart;
     while (true) {
@@ -86,6 +90,8 @@ class Driver {
     error_ = run.error();
     failed_state_ = run.failed_state();
   }
+  void LimitTransitions(std::int64_t max) { max_transitions_ = max; }
+  void LimitData(std::size_t max_bytes) { max_data_bytes_ = max_bytes; }
   // Of a run that succeeds.
   Json Output(const std::string& input = "{}") {
     Run(input);
@@ -118,6 +124,8 @@ class Driver {
   }
 
   Definition definition_;
+  std::int64_t max_transitions_ = 100'000;
+  std::size_t max_data_bytes_ = kMaxDataBytes;
   std::map<std::string, Timed> functions_;
   absl::Time now_;
   Json output_;
@@ -481,6 +489,86 @@ TEST(ExecutionTest, DataThatGrowsWithoutEndIsAnError) {
   Driver longer(
       loop(R"json("a.$":"States.Format('{}{}{}{}{}{}{}{}',$.a,$.a,$.a,$.a,$.a,$.a,$.a,$.a)")json"));
   EXPECT_EQ(longer.Error(R"({"a":"xxxxxxxx"})"), "States.DataLimitExceeded");
+}
+
+TEST(ExecutionTest, RetriesAreTransitions) {
+  Driver run(OneTask(R"(,"Retry":[{"ErrorEquals":["States.ALL"],"MaxAttempts":99999999}])"));
+  run.On("f", [](const TaskCall&) { return absl::AbortedError(""); });
+  run.LimitTransitions(10);
+  EXPECT_EQ(run.Error(), "States.Runtime");
+  EXPECT_THAT(run.cause(), HasSubstr("10 state transitions"));
+  EXPECT_EQ(run.calls().size(), 10u);
+}
+
+// `count` branches of a Parallel, each with one state.
+std::string Branches(int count, const std::string& state) {
+  std::string branches;
+  for (int i = 0; i < count; ++i) {
+    branches += fmt::format(R"({}{{"StartAt":"S{}","States":{{"S{}":{{{},"End":true}}}}}})",
+                            i == 0 ? "" : ",", i, i, state);
+  }
+  return One(R"("Type":"Parallel","End":true,"Branches":[)" + branches + "]");
+}
+const std::string kMegabyte = '"' + std::string(1'000'000, 'x') + '"';
+
+TEST(ExecutionTest, BranchesOfAParallelShareItsInputAndBeginAsThereIsRoom) {
+  Driver run(Branches(5000, R"("Type":"Pass","Result":1)"));
+  run.LimitData(2'000'000);
+  EXPECT_EQ(run.Output(kMegabyte), Json(5000, Json(1)));
+  EXPECT_LE(run.most_branches(), Execution::kMaxBranches);
+}
+
+TEST(ExecutionTest, WhatAllItsBranchesHoldIsTheRuns) {
+  const std::string each = R"("Type":"Map","End":true,"Iterator":{"StartAt":"I","States":{
+      "I":{"Type":"Pass","End":true,"Parameters":{"e.$":"$$.Execution.Input[0]"}}}})";
+  Driver results(One(each));
+  Json items(10'000, Json(0));
+  items[0] = std::string(100'000, 'x');
+  Driver copies(Branches(100, R"("Type":"Pass")"));
+  std::string doubling;
+  for (int i = 0; i < 40; ++i) {
+    doubling += fmt::format(R"("{}":{{"Type":"Pass","Next":"{}",
+        "Parameters":{{"a.$":"$","b.$":"$"}}}},)",
+                            i == 0 ? "A" : fmt::format("S{}", i), fmt::format("S{}", i + 1));
+  }
+  Driver doubled(Machine(doubling + R"("S40":{"Type":"Succeed"})"));
+  const std::tuple<Driver*, std::string, std::string> cases[] = {
+      {&results, items.dump(), "I"}, {&copies, kMegabyte, "A"}, {&doubled, "{}", "S14"}};
+  for (const auto& [run, input, state] : cases) {
+    run->LimitData(8'000'000);
+    EXPECT_EQ(run->Error(input), "States.DataLimitExceeded");
+    EXPECT_EQ(run->failed_state(), state);
+    EXPECT_THAT(run->cause(), HasSubstr("bytes that are left"));
+  }
+}
+
+TEST(ExecutionTest, AnInputThatIsTooLargeFailsTheRunAtItsStart) {
+  Driver run(One(R"("Type":"Pass","End":true)"));
+  run.LimitData(100'000);
+  EXPECT_EQ(run.Error(kMegabyte), "States.DataLimitExceeded");
+  EXPECT_EQ(run.failed_state(), "A");
+}
+
+TEST(ExecutionTest, WhatAStateHeldIsFreeOnceItIsCaught) {
+  Driver run(Machine(R"("A":{"Type":"Pass","Parameters":{"a.$":"$","b.$":"$"},"Next":"M"},
+      "M":{"Type":"Map","ItemsPath":"$.a","End":true,"Iterator":{"StartAt":"I","States":{"I":{
+        "Type":"Pass","Parameters":{"e.$":"$$.Execution.Input"},"End":true}}},
+        "Catch":[{"ErrorEquals":["States.DataLimitExceeded"],"ResultPath":null,"Next":"N"}]},
+      "N":{"Type":"Pass","InputPath":"$.b","End":true})"));
+  run.LimitData(100'000);
+  const Json items(100, std::string(100, 'x'));
+  EXPECT_EQ(run.Output(items.dump()), items);
+}
+
+TEST(ExecutionTest, ATaskWaitsUntilItsInputFits) {
+  Driver run(Branches(4, R"("Type":"Task","Resource":"f")"));
+  run.On(
+      "f", [](const TaskCall&) { return "1"; }, absl::Seconds(1));
+  run.LimitData(2'500'000);
+  EXPECT_EQ(run.Output(kMegabyte), Read("[1,1,1,1]"));
+  EXPECT_EQ(run.most_under_way(), 1u);
+  run.LimitData(1'500'000);
+  EXPECT_EQ(run.Error(kMegabyte), "States.DataLimitExceeded");
 }
 
 TEST(ExecutionTest, AChainOfAThousandStatesIsRun) {
