@@ -14,11 +14,24 @@ constexpr absl::Duration kGrace = absl::Milliseconds(100);
 
 }  // namespace
 
-absl::Status Crew::Run() {
+absl::Status Crew::Serve() {
   for (int i = 0; i < threads_ + 1; ++i) Reinforce();
   std::unique_lock<std::mutex> lock(mutex_);
-  if (workers_.empty()) return absl::ResourceExhaustedError("no thread can be started");
+  if (workers_.empty() && ended_.empty()) {
+    return absl::ResourceExhaustedError("no thread can be started");
+  }
   has_ended_.wait(lock, [this] { return is_dismissed_ || workers_.empty(); });
+  return absl::OkStatus();
+}
+
+bool Crew::HasEnded() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return workers_.empty();
+}
+
+absl::Status Crew::End() {
+  Dismiss();
+  std::unique_lock<std::mutex> lock(mutex_);
   std::string stuck;
   while (!workers_.empty()) {
     absl::Time last_deadline;

@@ -12,8 +12,8 @@
 //      being a deadlock.
 //   2. Those who ask (one more than `threads`, at most), and functions that wait in ordinary lanes
 //      (WaitInLanes), leave the session some lanes.
-//   3. A worker may outlive Run, which does not wait for attempts past their deadlines: what it
-//      uses is its own too.
+//   3. A worker may outlive its session, and End, which does not wait for attempts past their
+//      deadlines: what it uses is its own too.
 #pragma once
 
 #include <atomic>
@@ -49,10 +49,13 @@ class Crew : public std::enable_shared_from_this<Crew> {
         limit_(std::move(limit)),
         work_(std::move(work)) {}
 
-  // Runs until all workers have ended, which Dismiss makes them do, or are past the deadlines of
-  // attempts that do not end: DEADLINE_EXCEEDED then, with the functions' names. Once.
-  // RESOURCE_EXHAUSTED: there are no threads to be had.
-  absl::Status Run();
+  // Until Dismiss; attempts may go on then. Once. RESOURCE_EXHAUSTED: there are no threads to be
+  // had.
+  absl::Status Serve();
+  bool HasEnded();
+  // Dismisses, and waits until all workers have ended or are past the deadlines of attempts that do
+  // not end: DEADLINE_EXCEEDED then, with the functions' names. Once, after Serve.
+  absl::Status End();
 
   // A worker's part: before each question; false: enough others ask, ...
   bool BeginAsking() {

@@ -12,6 +12,7 @@
 #include <optional>
 #include <thread>
 
+#include "absl/cleanup/cleanup.h"
 #include "compute/crew.h"
 #include "compute/node_runtime.h"
 #include "compute/pending_state.h"
@@ -29,6 +30,23 @@ namespace {
 
 // A memory server that has not come back by then is gone for good.
 constexpr fabric::TimeNs kGoneForGoodNs = 10'000'000'000;
+
+// Each with what was given and what may be; "" = nothing.
+std::string WhatIsWrong(const Function& function, const FunctionOptions& options) {
+  std::vector<std::string> wrong;
+  if (function == nullptr) wrong.push_back("there is nothing to call");
+  if (options.max_concurrency < 1 || options.max_concurrency > 65535) {
+    wrong.push_back(fmt::format("max_concurrency {} is not 1 to 65535", options.max_concurrency));
+  }
+  if (options.max_attempts < 1 || options.max_attempts > 255) {
+    wrong.push_back(fmt::format("max_attempts {} is not 1 to 255", options.max_attempts));
+  }
+  if (options.deadline < absl::Milliseconds(1)) {
+    wrong.push_back(
+        fmt::format("deadline {} is less than 1ms", absl::FormatDuration(options.deadline)));
+  }
+  return fmt::format("{}", fmt::join(wrong, ", and "));
+}
 
 }  // namespace
 
@@ -52,10 +70,17 @@ class InvocationState {
 
   std::shared_ptr<WaitLimit> wait_limit;
 
-  Caller AsCaller() const { return Caller(runtime, id, wait_limit); }
-  CallOptions LeftForCalls(const CallOptions& asked) const {
+  Caller AsCaller() const { return Caller(runtime, session, id, wait_limit); }
+  absl::StatusOr<CallOptions> LeftForCalls(const CallOptions& asked) const {
     CallOptions options = asked;
-    options.deadline = std::min(asked.deadline, deadline - absl::Now());
+    const absl::Duration left = deadline - absl::Now();
+    if (left <= absl::ZeroDuration()) {
+      return absl::CancelledError(
+          fmt::format("function {}: attempt {} is past its deadline, counts no more, and may call "
+                      "nothing; let it end, or raise the function's deadline",
+                      function->name, attempt));
+    }
+    options.deadline = std::min(asked.deadline, left);
     return options;
   }
 };
@@ -76,7 +101,10 @@ class HostState : public std::enable_shared_from_this<HostState> {
  private:
   absl::Status RegisterAll(Session* session);
   absl::Status RegisterAt(Session* session, const RegisteredFunction& function);
-  absl::Status RunCrew(Session* session);
+  using Crews = std::list<std::shared_ptr<Crew>>;
+  absl::Status Serve(Crews* crews);
+  absl::Status ServeOn(Session* session, Crews* crews);
+  void AwaitFewLeftBehind();
   void Work(Session* session, Crew* crew, Crew::Worker* worker);
   struct Result {
     absl::StatusOr<Bytes> value = Bytes();
@@ -93,6 +121,8 @@ class HostState : public std::enable_shared_from_this<HostState> {
   std::vector<const RegisteredFunction*> order_;  // of registration at the memory server
   Session* running_on_ = nullptr;
   std::shared_ptr<Crew> crew_;  // of running_on_
+  std::uint32_t running_ = 0;   // functions, of whatever session
+  std::condition_variable has_fewer_;
 };
 
 absl::Status HostState::Register(std::string_view name, Function function,
@@ -100,13 +130,8 @@ absl::Status HostState::Register(std::string_view name, Function function,
   if (absl::Status valid = fabric::CheckKey(name); !valid.ok()) {
     return absl::InvalidArgumentError(fmt::format("function: {}", std::string(valid.message())));
   }
-  if (function == nullptr || options.max_concurrency < 1 || options.max_concurrency > 65535 ||
-      options.max_attempts < 1 || options.max_attempts > 255 ||
-      options.deadline < absl::Milliseconds(1)) {
-    return absl::InvalidArgumentError(
-        fmt::format("function {}: needs a function, max_concurrency {} of 1 to 65535, "
-                    "max_attempts {} of 1 to 255, and a deadline of 1 ms or more",
-                    name, options.max_concurrency, options.max_attempts));
+  if (const std::string wrong = WhatIsWrong(function, options); !wrong.empty()) {
+    return absl::InvalidArgumentError(fmt::format("function {}: {}", name, wrong));
   }
   std::lock_guard<std::mutex> lock(mutex_);
   for (const RegisteredFunction& other : functions_) {
@@ -153,6 +178,16 @@ absl::Status HostState::RegisterAll(Session* session) {
 }
 
 absl::Status HostState::Run() {
+  Crews crews;  // one for each session; those that have ended go
+  absl::Status end = Serve(&crews);
+  for (const std::shared_ptr<Crew>& crew : crews) {
+    const absl::Status ended = crew->End();
+    if (end.ok()) end = ended;
+  }
+  return end;
+}
+
+absl::Status HostState::Serve(Crews* crews) {
   Session* session = runtime_->session();
   while (!stopping_.load()) {
     if (session == nullptr) {
@@ -161,22 +196,31 @@ absl::Status HostState::Run() {
       if (session == nullptr) return runtime_->WhyNot();
       continue;
     }
+    AwaitFewLeftBehind();
     const absl::Status registered = RegisterAll(session);
-    absl::Status ended;
     if (registered.ok()) {
-      ended = RunCrew(session);
+      if (absl::Status served = ServeOn(session, crews); !served.ok()) return served;
     } else if (!absl::IsUnavailable(registered)) {
       return registered;
     }
-    if (stopping_.load() || absl::IsResourceExhausted(ended)) return ended;
+    if (stopping_.load()) break;
     session = runtime_->AwaitSession(session, kGoneForGoodNs);
     if (session == nullptr) return runtime_->WhyNot();
   }
   return absl::OkStatus();
 }
 
-// Workers may outlive it, and keep the host.
-absl::Status HostState::RunCrew(Session* session) {
+// What still runs for sessions that are over counts for nothing, as an attempt past its deadline:
+// no more of either may go on beside a session's `threads`.
+void HostState::AwaitFewLeftBehind() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  has_fewer_.wait(lock,
+                  [this] { return running_ <= fabric::kMaxStuckThreads || stopping_.load(); });
+}
+
+// Until the session is over or the host stops. Functions may outlive it; workers may outlive Run,
+// and keep the host.
+absl::Status HostState::ServeOn(Session* session, Crews* crews) {
   const auto crew = std::make_shared<Crew>(
       threads_, wait_limit_, [self = shared_from_this(), session](Crew* its, Crew::Worker* worker) {
         self->Work(session, its, worker);
@@ -186,11 +230,17 @@ absl::Status HostState::RunCrew(Session* session) {
     crew_ = crew;
   }
   if (stopping_.load()) crew->Dismiss();
-  const absl::Status ended = crew->Run();
+  const absl::Status served = crew->Serve();
+  for (auto old = crews->begin(); old != crews->end();) {
+    const bool has_ended = (*old)->HasEnded();
+    if (has_ended) (*old)->End().IgnoreError();  // joins
+    old = has_ended ? crews->erase(old) : std::next(old);
+  }
+  crews->push_back(crew);
   std::lock_guard<std::mutex> lock(mutex_);
   crew_.reset();
   running_on_ = nullptr;
-  return ended;
+  return served;
 }
 
 void HostState::Stop() {
@@ -198,6 +248,7 @@ void HostState::Stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (crew_ != nullptr) crew_->Dismiss();
+    has_fewer_.notify_all();
   }
   Session* session = runtime_->session();
   if (session == nullptr) return;
@@ -250,7 +301,13 @@ HostState::Result HostState::RunOne(Session* session, Crew::Worker* worker, cons
     std::lock_guard<std::mutex> lock(mutex_);
     if (index >= order_.size()) return {absl::InternalError("no such function on this node")};
     state.function = order_[index];
+    ++running_;
   }
+  const absl::Cleanup ends = [this] {
+    std::lock_guard<std::mutex> lock(mutex_);
+    --running_;
+    has_fewer_.notify_all();
+  };
   state.runtime = runtime_;
   state.session = session;
   state.id = delivery.value[0];
@@ -331,11 +388,13 @@ void Invocation::Put(std::string_view key, BytesView value) {
 void Invocation::Delete(std::string_view key) { state_->writes.Delete(key, fabric::kAnyVersion); }
 absl::StatusOr<Bytes> Invocation::Call(std::string_view function, BytesView input,
                                        const CallOptions& options) {
-  return state_->AsCaller().Call(function, input, state_->LeftForCalls(options));
+  const absl::StatusOr<CallOptions> left = state_->LeftForCalls(options);
+  return left.ok() ? state_->AsCaller().Call(function, input, *left) : left.status();
 }
 absl::StatusOr<Pending> Invocation::Start(std::string_view function, BytesView input,
                                           const CallOptions& options) {
-  return state_->AsCaller().Start(function, input, state_->LeftForCalls(options));
+  const absl::StatusOr<CallOptions> left = state_->LeftForCalls(options);
+  return left.ok() ? state_->AsCaller().Start(function, input, *left) : left.status();
 }
 
 }  // namespace apta

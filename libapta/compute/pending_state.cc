@@ -142,7 +142,7 @@ bool WasRefused(const absl::Status& status) { return status.GetPayload(kRefused)
 
 absl::StatusOr<Bytes> Caller::Call(std::string_view function, BytesView input,
                                    const CallOptions& options) const {
-  Session* session = runtime_->session();
+  Session* session = this->session();
   if (session == nullptr) return runtime_->WhyNot();
   if (absl::Status valid = CheckCall(function, options); !valid.ok()) return valid;
   const Waiting waiting(limit_.get());
@@ -171,7 +171,7 @@ absl::StatusOr<Pending> Caller::Start(std::string_view function, BytesView input
 absl::StatusOr<std::unique_ptr<PendingState>> Caller::Begin(std::string_view function,
                                                             BytesView input,
                                                             const CallOptions& options) const {
-  Session* session = runtime_->session();
+  Session* session = this->session();
   if (session == nullptr) return runtime_->WhyNot();
   if (absl::Status valid = CheckCall(function, options); !valid.ok()) return valid;
   CallQuestion call(Op::kStart, function, input, options, parent_);

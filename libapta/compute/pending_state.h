@@ -26,9 +26,14 @@ class PendingState;
 // Who calls: a client, or an attempt that runs on a function host.
 class Caller {
  public:
-  explicit Caller(std::shared_ptr<NodeRuntime> runtime, std::uint64_t parent = 0,
-                  std::shared_ptr<WaitLimit> limit = nullptr)
-      : runtime_(std::move(runtime)), parent_(parent), limit_(std::move(limit)) {}
+  explicit Caller(std::shared_ptr<NodeRuntime> runtime) : runtime_(std::move(runtime)) {}
+  // An attempt calls on the session that delivered it: on a later one its number may be another's.
+  Caller(std::shared_ptr<NodeRuntime> runtime, Session* session, std::uint64_t parent,
+         std::shared_ptr<WaitLimit> limit)
+      : runtime_(std::move(runtime)),
+        session_(session),
+        parent_(parent),
+        limit_(std::move(limit)) {}
 
   // One message to the Executor Manager, one back with the result.
   absl::StatusOr<Bytes> Call(std::string_view function, BytesView input,
@@ -37,11 +42,16 @@ class Caller {
                                 const CallOptions& options) const;
 
  private:
+  // As NodeRuntime::session.
+  Session* session() const {
+    return session_ == nullptr || runtime_->is_forked() ? runtime_->session() : session_;
+  }
   absl::StatusOr<std::unique_ptr<PendingState>> Begin(std::string_view function, BytesView input,
                                                       const CallOptions& options) const;
 
   std::shared_ptr<NodeRuntime> runtime_;
-  std::uint64_t parent_;              // the attempt; 0 = a client
+  Session* session_ = nullptr;        // nullptr: a client, which calls on the current one
+  std::uint64_t parent_ = 0;          // the attempt; 0 = a client
   std::shared_ptr<WaitLimit> limit_;  // nullptr: a client
 };
 

@@ -166,6 +166,48 @@ TEST_F(FunctionTest, WhatIsNotThereOrCannotBeRightIsRefused) {
       absl::IsAlreadyExists((*host_).Register("echo", [](Invocation&) { return Bytes(); })));
 }
 
+TEST_F(FunctionTest, WhatIsWrongWithAFunctionsOptionsIsNamedAndNothingElse) {
+  const auto nothing = [](Invocation&) { return Bytes(); };
+  const auto refused = [&](const FunctionOptions& options) {
+    const absl::Status status = (*host_).Register("f", nothing, options);
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    return std::string(status.message());
+  };
+  EXPECT_EQ(refused({.deadline = absl::Microseconds(10)}),
+            "function f: deadline 10us is less than 1ms");
+  EXPECT_EQ(refused({.max_concurrency = 0}), "function f: max_concurrency 0 is not 1 to 65535");
+  EXPECT_EQ(refused({.max_concurrency = 70'000, .max_attempts = 0}),
+            "function f: max_concurrency 70000 is not 1 to 65535, and max_attempts 0 is not 1 to "
+            "255");
+}
+
+TEST_F(FunctionTest, AnAttemptPastItsDeadlineIsToldSoByItsCalls) {
+  std::atomic<bool> has_called{false};
+  absl::Status call;
+  absl::Status start;
+  RunningHost other(ConnectTo(socket(), "other"), 1);
+  other.Register("late",
+                 [&](Invocation& invocation) -> absl::StatusOr<Bytes> {
+                   Eventually([this] { return released_.load(); });
+                   call = invocation.Call("echo", {}).status();
+                   start = invocation.Start("echo", {}).status();
+                   has_called.store(true);
+                   return Bytes();
+                 },
+                 {.max_attempts = 1, .deadline = absl::Milliseconds(20)});
+  other.Run();
+  ASSERT_TRUE(Eventually([&] { return NodesWith(client_, "late") == 1; }));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(client_.Call("late", {}).status()));
+  released_.store(true);
+  ASSERT_TRUE(Eventually([&] { return has_called.load(); }));
+  for (const absl::Status& status : {call, start}) {
+    EXPECT_TRUE(absl::IsCancelled(status)) << status;
+    EXPECT_NE(status.message().find("function late: attempt 1 is past its deadline"),
+              absl::string_view::npos)
+        << status;
+  }
+}
+
 TEST_F(FunctionTest, StartIsDoneWhenTheFunctionHasReturned) {
   auto pending = client_.Start("wait", {});
   ASSERT_TRUE(pending.ok()) << pending.status();

@@ -254,6 +254,41 @@ TEST_F(RestartTest, FunctionHostsAndTheirCallersSurviveAKill) {
   EXPECT_EQ(NodesWith(client, "echo"), 1);
 }
 
+TEST_F(RestartTest, AFunctionThatStillRunsKeepsNoneOfItsHostAwayFromTheNextMemoryServer) {
+  StartAptad();
+  std::atomic<int> begun{0};
+  std::atomic<bool> released{false};
+  std::atomic<bool> was_cut_off{false};
+  RunningHost host(ConnectTo(socket_, "host"), 1);
+  host.Register("echo", [](Invocation& invocation) -> absl::StatusOr<Bytes> {
+    return Bytes(invocation.input().begin(), invocation.input().end());
+  });
+  host.Register("stays",
+                [&](Invocation& invocation) -> absl::StatusOr<Bytes> {
+                  ++begun;
+                  Eventually([&] { return released.load(); });
+                  was_cut_off.store(absl::IsUnavailable(invocation.Call("echo", {}).status()));
+                  return Bytes();
+                },
+                {.max_attempts = 1});
+  host.Run();
+  Client client = ConnectTo(socket_, "caller");
+  const auto is_served = [&] { return client.Call("echo", AsBytes("x")).ok(); };
+  constexpr int kRestarts = 3;
+  for (int i = 0; i < kRestarts; ++i) {
+    ASSERT_TRUE(Eventually(is_served)) << i;
+    const auto pending = client.Start("stays", {});
+    ASSERT_TRUE(pending.ok()) << pending.status();
+    ASSERT_TRUE(Eventually([&] { return begun.load() == i + 1; }));
+    Kill();
+    StartAptad();
+  }
+  EXPECT_TRUE(Eventually(is_served));
+  released.store(true);
+  EXPECT_TRUE(Eventually([&] { return was_cut_off.load(); })) << "a call of an attempt of before";
+  EXPECT_TRUE(is_served());
+}
+
 TEST_F(RestartTest, WhatWasAcknowledgedIsInTheFileAfterAKillInTheMiddleOfPuts) {
   pool_ = fmt::format("bytes=64MiB,backing=file:{}", folder_ / "region");
   SharedPage<Acknowledged> page;

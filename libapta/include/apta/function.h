@@ -43,7 +43,8 @@ class Invocation {
   // As Client's; the deadline is at most what is left of this attempt's own. While it waits, this
   // function takes no thread of its host and does not count against max_concurrency.
   // RESOURCE_EXHAUSTED also: HostOptions::max_waiting functions of this host wait already.
-  // CANCELLED: this attempt counts no more.
+  // CANCELLED: this attempt counts no more, or is past its deadline. UNAVAILABLE: the session in
+  // which it began is over.
   absl::StatusOr<Bytes> Call(std::string_view function, BytesView input,
                              const CallOptions& options = {});
   absl::StatusOr<Pending> Start(std::string_view function, BytesView input,
@@ -87,7 +88,10 @@ class FunctionHost {
   absl::Status Register(std::string_view name, Function function,
                         const FunctionOptions& options = {});
   // Serves until Stop() or until the memory server is gone for good (UNAVAILABLE). One caller.
-  // RESOURCE_EXHAUSTED: the system lets it start no thread.
+  // RESOURCE_EXHAUSTED: the system lets it start no thread. After a restart of the memory server,
+  // or when this node was fenced, it serves again as soon as it has attached, also while functions
+  // from before still run: their results count no more. Four of them at most, beside `threads`;
+  // while there are more, it offers nothing.
   absl::Status Run();
   // Thread-safe. Run returns when the running functions have ended; nothing new is begun. It does
   // not wait for one past its deadline: it returns DEADLINE_EXCEEDED with the function's name, and
