@@ -263,7 +263,7 @@ void Home::Deliver(const Waiter& worker, const scheduler::Delivery& delivery) {
 }
 
 void Home::Answer(const Waiter& waiter, const scheduler::Outcome& outcome) {
-  if (outcome.code != StatusCode::kOk && !outcome.history.empty()) {
+  if (outcome.code != StatusCode::kOk && !(outcome.history.empty() && outcome.waited_for.empty())) {
     AnswerWithHistory(waiter, outcome);
   } else {
     Answer(waiter, outcome, outcome.payload);
@@ -297,7 +297,7 @@ void Home::AnswerWithHistory(const Waiter& waiter, const scheduler::Outcome& out
     Answer(waiter, outcome, outcome.payload);
     return;
   }
-  std::string text = HistoryText(outcome.history);
+  std::string text = HistoryText(outcome);
   const std::optional<BytesView> message = MessageOf(outcome.payload);
   if (has_message && message) text = fmt::format("{} ({})", AsText(*message), text);
   const scheduler::Payload told = message ? MakeText(text) : scheduler::Payload{};

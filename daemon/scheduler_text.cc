@@ -51,11 +51,14 @@ std::string ExplanationAsJson(const scheduler::Explanation& explanation) {
   return all.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-std::string HistoryText(absl::Span<const FailedAttempt> history) {
+std::string HistoryText(const scheduler::Outcome& outcome) {
   std::string text;
-  for (const FailedAttempt& attempt : history) {
+  for (const FailedAttempt& attempt : outcome.history) {
     text += fmt::format("{}attempt on {}: {}", text.empty() ? "" : "; ", attempt.node,
                         EndText(attempt));
+  }
+  if (!outcome.waited_for.empty()) {
+    text += fmt::format("{}waited for a node: {}", text.empty() ? "" : "; ", outcome.waited_for);
   }
   return text;
 }

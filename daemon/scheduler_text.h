@@ -10,7 +10,8 @@ namespace apta::daemon {
 // As Client::Explain's callers read it; the fields are those of apta::Explanation.
 std::string ExplanationAsJson(const scheduler::Explanation& explanation);
 
-// "attempt on host-1: its node is gone; …", the last attempts of an invocation that has failed.
-std::string HistoryText(absl::Span<const scheduler::FailedAttempt> history);
+// "attempt on host-1: its node is gone; …", the last attempts of an invocation that has failed, and
+// what it waited for in the end.
+std::string HistoryText(const scheduler::Outcome& outcome);
 
 }  // namespace apta::daemon

@@ -48,9 +48,10 @@ struct Delivery {
 // An attempt that did not end the invocation well.
 struct FailedAttempt {
   enum class End : std::uint8_t { kNodeGone, kDeadline, kError };
-  std::string node;
+  std::string node;  // for people
   End end;
   absl::StatusCode code = absl::StatusCode::kOk;  // of kError: what the function returned
+  std::uint64_t attachment = 0;                   // which node it was
 };
 
 // How an invocation ended.
@@ -60,6 +61,7 @@ struct Outcome {
   std::uint64_t attempts = 0;
   Payload payload;  // the result; the message where reason is kFunctionFailed
   absl::Span<const FailedAttempt> history;  // the last of them
+  std::string_view waited_for;              // WhyNone, if it was past its deadline in the queue
 };
 
 // What a caller asks for. Views are the caller's; the EM copies.

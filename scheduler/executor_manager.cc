@@ -18,10 +18,12 @@ static_assert(ExecutorManager::kMaxInvocations <= fabric::kMaxInvocationSlots);
 constexpr std::size_t kMaxTracks = 1024;
 constexpr NodeId kNobody = fabric::kMaxNodes;
 
-void Remember(std::vector<FailedAttempt>* history, std::string_view node, FailedAttempt::End end,
+void Remember(std::vector<FailedAttempt>* history, FailedAttempt attempt, FailedAttempt::End end,
               StatusCode code = StatusCode::kOk) {
   if (history->size() == ExecutorManager::kMaxHistory) history->erase(history->begin());
-  history->push_back({std::string(node), end, code});
+  attempt.end = end;
+  attempt.code = code;
+  history->push_back(std::move(attempt));
 }
 
 }  // namespace
@@ -112,17 +114,18 @@ void ExecutorManager::Finish(NodeId node, InvocationId attempt, StatusCode code,
     return;
   }
   invocation->runs_on.reset();
-  Conclude(invocation, environment_->NameOf(node), code, payload, now_ns);
+  if (code != StatusCode::kOk) invocation->last_node = AttemptOn(node);
+  Conclude(invocation, code, payload, now_ns);
 }
 
 // The attempt that counts has returned.
-void ExecutorManager::Conclude(Invocation* invocation, std::string_view node, StatusCode code,
-                               Payload payload, TimeNs now_ns) {
+void ExecutorManager::Conclude(Invocation* invocation, StatusCode code, Payload payload,
+                               TimeNs now_ns) {
   if (code == StatusCode::kOk) {
     End(invocation, {code, Reason::kNone, invocation->attempts, payload});
     return;
   }
-  Remember(&invocation->history, node, FailedAttempt::End::kError, code);
+  Remember(&invocation->history, invocation->last_node, FailedAttempt::End::kError, code);
   const Outcome failed{code, Reason::kFunctionFailed, invocation->attempts, payload};
   if (invocation->errors_are_final) {
     End(invocation, failed);
@@ -139,7 +142,8 @@ bool ExecutorManager::BeginCommit(NodeId node, InvocationId attempt) {
   Invocation* const invocation = Find(attempt);
   invocation->runs_on.reset();
   invocation->is_committing = true;
-  invocation->committing_node = environment_->NameOf(node);
+  invocation->last_node.node = environment_->NameOf(node);  // no label: this is no failure yet
+  invocation->last_node.attachment = AttachmentOf(node);
   due_.Clear(SlotOf(attempt));
   return true;
 }
@@ -153,7 +157,7 @@ void ExecutorManager::EndCommit(InvocationId attempt, StatusCode code, Payload p
     environment_->Release(payload);
     Cancel(invocation);
   } else {
-    Conclude(invocation, invocation->committing_node, code, payload, now_ns);
+    Conclude(invocation, code, payload, now_ns);
   }
 }
 
@@ -161,7 +165,7 @@ void ExecutorManager::LoseCommit(InvocationId attempt, TimeNs now_ns) {
   Invocation* const invocation = Find(attempt);
   invocation->is_committing = false;
   --invocation->live_attempts;
-  Remember(&invocation->history, invocation->committing_node, FailedAttempt::End::kNodeGone);
+  Remember(&invocation->history, invocation->last_node, FailedAttempt::End::kNodeGone);
   if (invocation->caller == kNobody) {
     Cancel(invocation);
   } else {
@@ -271,6 +275,7 @@ bool ExecutorManager::Wait(const Waiter& waiter, InvocationId id) {
   if (invocation->outcome.has_value()) {
     Outcome outcome = *invocation->outcome;
     outcome.history = invocation->history;
+    outcome.waited_for = invocation->waited_for;
     environment_->Answer(waiter, outcome);
     invocation->outcome.reset();
     EraseIfDone(invocation);
@@ -370,9 +375,11 @@ void ExecutorManager::FailAttempt(Invocation* invocation, const Outcome& last, T
 void ExecutorManager::Expire(Invocation* invocation, TimeNs now_ns) {
   const std::optional<NodeId> node = invocation->runs_on;
   if (node) {
-    Remember(&invocation->history, environment_->NameOf(*node), FailedAttempt::End::kDeadline);
+    Remember(&invocation->history, AttemptOn(*node), FailedAttempt::End::kDeadline);
     Abandon(invocation);
   } else {
+    const std::size_t count = Look(*invocation, absl::MakeSpan(candidates_));
+    invocation->waited_for = WhyNone(absl::MakeConstSpan(candidates_.data(), count));
     Dequeue(invocation);
   }
   if (now_ns < invocation->deadline_ns) {
@@ -401,6 +408,7 @@ void ExecutorManager::Cancel(Invocation* invocation) {
 }
 
 void ExecutorManager::ForgetNode(NodeId node) {
+  const FailedAttempt lost = AttemptOn(node);
   Node gone = std::move(node_[node]);
   node_[node] = Node{};
   for (const LocalFunction& local : gone.functions) {
@@ -420,7 +428,7 @@ void ExecutorManager::ForgetNode(NodeId node) {
       continue;
     }
     invocation->runs_on.reset();
-    Remember(&invocation->history, environment_->NameOf(node), FailedAttempt::End::kNodeGone);
+    Remember(&invocation->history, lost, FailedAttempt::End::kNodeGone);
     FailAttempt(invocation, {StatusCode::kUnavailable, Reason::kNodeLost, invocation->attempts},
                 invocation->queued_ns);
   }
@@ -428,6 +436,7 @@ void ExecutorManager::ForgetNode(NodeId node) {
     if (invocation.id != 0 && invocation.caller == node) Cancel(&invocation);
   }
   node_[node] = Node{};
+  node_[node].attachments = gone.attachments + 1;
   for (const LocalFunction& local : gone.functions) DropIfUnused(local.function);
   has_changed_ = true;
 }
@@ -438,11 +447,13 @@ int ExecutorManager::Poll(TimeNs now_ns) {
     Expire(&invocation_[due_.next_slot()], now_ns);
     ++moved;
   }
-  if (queued_ == 0 || !(has_changed_ || waits_for_acks_)) return moved;
+  const bool has_changed = has_changed_ || waits_for_acks_;
+  if (queued_ == 0 || !(has_changed || looks_on_)) return moved;
   has_changed_ = false;
   waits_for_acks_ = false;
+  looks_on_ = false;
   for (auto& [id, function] : function_) {
-    if (!function.queue.empty()) moved += PlaceQueued(&function, now_ns);
+    if (!function.queue.empty()) moved += PlaceQueued(&function, has_changed, now_ns);
   }
   return moved;
 }
@@ -454,6 +465,7 @@ void ExecutorManager::End(Invocation* invocation, const Outcome& outcome) {
   if (invocation->waiter) {
     Outcome answer = outcome;
     answer.history = invocation->history;
+    answer.waited_for = invocation->waited_for;
     environment_->Answer(*invocation->waiter, answer);
   } else if (invocation->forgotten) {
     environment_->Release(outcome.payload);

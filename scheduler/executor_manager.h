@@ -105,7 +105,7 @@ class ExecutorManager {
   // something to do only if IsDue.
   int Poll(TimeNs now_ns);
   bool IsDue(TimeNs now_ns) const {
-    return (queued_ > 0 && (has_changed_ || waits_for_acks_)) ||
+    return (queued_ > 0 && (has_changed_ || waits_for_acks_ || looks_on_)) ||
            (!due_.empty() && due_.next_ns() <= now_ns);
   }
   bool has_queued() const { return queued_ > 0; }
@@ -137,7 +137,7 @@ class ExecutorManager {
     std::optional<NodeId> runs_on;    // the attempt that counts
     std::uint32_t live_attempts = 0;  // also those that do not count, and one that commits
     bool is_committing = false;       // BeginCommit: the attempt that counts runs no more
-    std::string committing_node;      // its name
+    FailedAttempt last_node;          // that concluded an attempt, or commits one
     InvocationId parent = 0;          // the attempt that called
     bool parent_waits = false;
     std::uint64_t workflow = 0;  // 0 = it is its own, as far as is known
@@ -146,9 +146,11 @@ class ExecutorManager {
     bool errors_are_final = false;
     bool forgotten = false;  // nobody will ask for the outcome
     bool ended = false;
+    std::int64_t place = 0;  // in its queue
     std::string node_name;
     std::vector<std::uint64_t> reads;
     std::vector<FailedAttempt> history;
+    std::string waited_for;
     std::optional<Outcome> outcome;  // ended, and somebody may still ask
   };
   struct Attempt {
@@ -172,6 +174,7 @@ class ExecutorManager {
     std::uint32_t stuck = 0;    // abandoned ones
     std::uint32_t queued = 0;   // invocations that it called
     std::uint32_t invocations = 0;
+    std::uint64_t attachments = 0;  // of this slot, so far
     bool takes_work = true;
 
     // Invariant 4: a node that asks again without having finished gets no more than that.
@@ -184,13 +187,30 @@ class ExecutorManager {
     NodeId node;
     std::uint32_t local_function;
   };
+  using Queue = std::map<std::int64_t, InvocationId>;  // by place
+  // Those that are queued, placed in the order of their places, whichever queue they are in. What
+  // any node may run, whatever it reads, waits for the first of its kind; not so what only some
+  // nodes can run: that is looked at one by one, as many as one poll may, then on from there.
+  struct Queued {
+    Queue ordinary;
+    Queue particular;
+    std::int64_t first_place = 0;
+    std::int64_t last_place = 0;
+    std::int64_t look_at = kFirst;  // where the next look at particular ones begins
+    bool has_passed_over = false;   // those before it have not been looked at since a change
+
+    static constexpr std::int64_t kFirst = INT64_MIN;
+    bool empty() const { return ordinary.empty() && particular.empty(); }
+    Queue& Of(const Invocation& invocation) {
+      return invocation.declares_reads || !invocation.node_name.empty() ? particular : ordinary;
+    }
+  };
   struct FunctionState {
     FunctionId id = 0;
     std::string name;
     std::vector<Offer> offers;
-    std::deque<InvocationId> queue;  // placed in order, but for those that some nodes cannot run
-    std::size_t scan_at = 0;         // where the next look at the queue begins
-    std::size_t invocations = 0;     // that name it, in whatever state
+    Queued queue;
+    std::size_t invocations = 0;  // that name it, in whatever state
     std::uint64_t placed = 0;
     std::optional<NodeId> last_node;
   };
@@ -200,9 +220,14 @@ class ExecutorManager {
   const Invocation* Find(InvocationId id) const;
   std::uint64_t WorkflowOf(const CallSpec& spec);
   Attempt* FindAttempt(NodeId node, InvocationId id);
+  FailedAttempt AttemptOn(NodeId node) const;
+  std::string LabelOf(NodeId node) const;
+  // Names may be shared, and slots are used again.
+  std::uint64_t AttachmentOf(NodeId node) const {
+    return node_[node].attachments * fabric::kMaxNodes + node;
+  }
   void Abandon(Invocation* invocation);
-  void Conclude(Invocation* invocation, std::string_view node, absl::StatusCode code,
-                Payload payload, TimeNs now_ns);
+  void Conclude(Invocation* invocation, absl::StatusCode code, Payload payload, TimeNs now_ns);
   void FailAttempt(Invocation* invocation, const Outcome& last, TimeNs now_ns);
   void Cancel(Invocation* invocation);
   void RemoveAttempt(NodeId node, Attempt* attempt);
@@ -216,7 +241,7 @@ class ExecutorManager {
   void Enqueue(Invocation* invocation, bool in_front);
   void Dequeue(Invocation* invocation);
   bool HasRoom(const FunctionState& function) const;
-  int PlaceQueued(FunctionState* function, TimeNs now_ns);
+  int PlaceQueued(FunctionState* function, bool has_changed, TimeNs now_ns);
   bool PlaceOne(Invocation* invocation, TimeNs now_ns);
   std::size_t Look(const Invocation& invocation, absl::Span<Candidate> candidates) const;
   void Start(Invocation* invocation, const Offer& offer, TimeNs now_ns);
@@ -238,6 +263,7 @@ class ExecutorManager {
   std::size_t queued_ = 0;
   bool has_changed_ = false;     // since the queues were looked at: room may have been made
   bool waits_for_acks_ = false;  // something queued would start, were it not for invariant 1
+  bool looks_on_ = false;        // the last look at the queues has not come to their ends
   std::vector<Track> track_;
   std::vector<Candidate> candidates_;  // PlaceOne's: too many to be made anew for each call
   std::deque<Explanation> explanation_;

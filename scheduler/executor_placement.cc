@@ -15,19 +15,16 @@ constexpr std::size_t kLooksPerPoll = 2048;
 }  // namespace
 
 void ExecutorManager::Enqueue(Invocation* invocation, bool in_front) {
-  std::deque<InvocationId>& queue = invocation->function->queue;
-  if (in_front) {
-    queue.push_front(invocation->id);
-  } else {
-    queue.push_back(invocation->id);
-  }
+  Queued& queue = invocation->function->queue;
+  invocation->place = in_front ? --queue.first_place : ++queue.last_place;
+  queue.Of(*invocation).emplace(invocation->place, invocation->id);
   ++queued_;
   ++node_[invocation->caller].queued;
   has_changed_ = true;
 }
 
 void ExecutorManager::Dequeue(Invocation* invocation) {
-  std::erase(invocation->function->queue, invocation->id);
+  invocation->function->queue.Of(*invocation).erase(invocation->place);
   --queued_;
   --node_[invocation->caller].queued;
 }
@@ -36,43 +33,40 @@ void ExecutorManager::Dequeue(Invocation* invocation) {
 bool ExecutorManager::HasRoom(const FunctionState& function) const {
   return std::any_of(function.offers.begin(), function.offers.end(), [&](const Offer& offer) {
     const Node& node = node_[offer.node];
+    const LocalFunction& local = node.functions[offer.local_function];
     return !node.idle_workers.empty() && (node.threads == 0 || node.active < node.threads) &&
-           node.HasLane();
+           local.running < local.limits.max_concurrency && node.HasLane();
   });
 }
 
-// In order, but past those that only other nodes can run.
-int ExecutorManager::PlaceQueued(FunctionState* function, TimeNs now_ns) {
-  std::deque<InvocationId>& queue = function->queue;
+int ExecutorManager::PlaceQueued(FunctionState* function, bool has_changed, TimeNs now_ns) {
+  Queued& queue = function->queue;
   int placed = 0;
   std::size_t looks = 0;
-  bool is_blocked = false;  // one that any node may run, whatever it reads, cannot start
-  std::size_t at = function->scan_at < queue.size() ? function->scan_at : 0;
-  function->scan_at = 0;
-  while (at < queue.size() && HasRoom(*function)) {
-    Invocation* const invocation = Find(queue[at]);
-    const bool is_particular = invocation->declares_reads || !invocation->node_name.empty();
-    if (is_blocked && !is_particular) {
-      ++at;
-      if (++looks > kLooksPerPoll) break;
-      continue;
-    }
+  bool is_blocked = false;  // the first ordinary one cannot start, so none can
+  if (has_changed && queue.look_at != Queued::kFirst) queue.has_passed_over = true;
+  auto particular = queue.particular.lower_bound(queue.look_at);
+  while (looks <= kLooksPerPoll && HasRoom(*function)) {
+    const auto ordinary = is_blocked ? queue.ordinary.end() : queue.ordinary.begin();
+    const bool has_ordinary = ordinary != queue.ordinary.end();
+    const bool has_particular = particular != queue.particular.end();
+    if (!has_ordinary && !has_particular) break;
+    const bool takes_ordinary =
+        has_ordinary && (!has_particular || ordinary->first < particular->first);
+    Invocation* const invocation = Find(takes_ordinary ? ordinary->second : particular->second);
+    if (!takes_ordinary) ++particular;  // stays valid whatever becomes of the one before it
     if (PlaceOne(invocation, now_ns)) {
-      queue.erase(queue.begin() + static_cast<std::ptrdiff_t>(at));
-      --queued_;
-      --node_[invocation->caller].queued;
+      Dequeue(invocation);
       ++placed;
       continue;
     }
-    is_blocked = is_blocked || !is_particular;
-    ++at;
+    is_blocked = is_blocked || takes_ordinary;
     looks += function->offers.size() * (1 + invocation->reads.size());
-    if (looks > kLooksPerPoll) break;
   }
-  if (at < queue.size() && looks > kLooksPerPoll) {
-    function->scan_at = at;
-    has_changed_ = true;
-  }
+  const bool is_cut_short = looks > kLooksPerPoll && particular != queue.particular.end();
+  queue.look_at = is_cut_short ? particular->first : Queued::kFirst;
+  looks_on_ = looks_on_ || is_cut_short || queue.has_passed_over;
+  if (!is_cut_short) queue.has_passed_over = false;
   return placed;
 }
 
@@ -83,18 +77,17 @@ std::size_t ExecutorManager::Look(const Invocation& invocation,
   for (const Offer& offer : invocation.function->offers) {
     const Node& node = node_[offer.node];
     const LocalFunction& local = node.functions[offer.local_function];
-    const std::string_view name = invocation.node_name.empty() && invocation.history.empty()
-                                      ? std::string_view()
-                                      : environment_->NameOf(offer.node);
+    const std::uint64_t here = AttachmentOf(offer.node);
     candidates[count++] = {
         .node = offer.node,
-        .is_named = invocation.node_name.empty() || invocation.node_name == name,
+        .is_named = invocation.node_name.empty() ||
+                    invocation.node_name == environment_->NameOf(offer.node),
         .takes_work = node.takes_work,
         .owes_acknowledgement = environment_->OwesAcknowledgement(
             offer.node, invocation.declares_reads, invocation.reads),
         .has_failed_here =
             std::any_of(invocation.history.begin(), invocation.history.end(),
-                        [&](const FailedAttempt& failed) { return failed.node == name; }),
+                        [&](const FailedAttempt& failed) { return failed.attachment == here; }),
         .idle_workers = node.HasLane() ? static_cast<std::uint32_t>(node.idle_workers.size()) : 0,
         .threads = node.threads,
         .active = node.active,
@@ -186,6 +179,21 @@ void ExecutorManager::CountPredecessor(std::uint64_t workflow, NodeId node) {
   *least = {node, 1};
 }
 
+// Its name, and its number if other hosts have the same.
+std::string ExecutorManager::LabelOf(NodeId node) const {
+  std::string label(environment_->NameOf(node));
+  for (NodeId other = 0; other < node_.size(); ++other) {
+    if (other == node || node_[other].functions.empty()) continue;
+    if (environment_->NameOf(other) == label) return label + " (node " + std::to_string(node) + ")";
+  }
+  return label;
+}
+
+FailedAttempt ExecutorManager::AttemptOn(NodeId node) const {
+  return {
+      .node = LabelOf(node), .end = FailedAttempt::End::kError, .attachment = AttachmentOf(node)};
+}
+
 // The last look at an invocation counts.
 void ExecutorManager::Record(const Invocation& invocation, absl::Span<const Candidate> candidates,
                              const std::optional<Choice>& choice, TimeNs now_ns) {
@@ -198,8 +206,7 @@ void ExecutorManager::Record(const Invocation& invocation, absl::Span<const Cand
   explanation.attempt = invocation.attempts + 1;
   explanation.queued_ns = now_ns - std::min(now_ns, invocation.queued_ns);
   for (const Candidate& candidate : candidates) {
-    explanation.considered.push_back(
-        {std::string(environment_->NameOf(candidate.node)), candidate});
+    explanation.considered.push_back({LabelOf(candidate.node), candidate});
   }
   if (!choice) return;
   explanation.chosen = choice->index;

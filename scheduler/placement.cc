@@ -123,6 +123,23 @@ const Policy* FindPolicy(std::string_view name) {
   return nullptr;
 }
 
+std::string WhyNone(absl::Span<const Candidate> candidates) {
+  if (candidates.empty()) return "no node has it any more";
+  std::array<std::size_t, kVerdicts> nodes{};
+  for (const Candidate& candidate : candidates) {
+    ++nodes[static_cast<std::size_t>(Judge(candidate))];
+  }
+  std::string why;
+  for (std::size_t i = 0; i < kVerdicts; ++i) {
+    if (nodes[i] == 0) continue;
+    const auto verdict = static_cast<Verdict>(i);
+    why += (why.empty() ? "" : ", ") + std::to_string(nodes[i]) +
+           (nodes[i] == 1 ? " node: " : " nodes: ");
+    why += verdict == Verdict::kEligible ? "others were before it" : VerdictText(verdict);
+  }
+  return why;
+}
+
 std::optional<Choice> Place(const Policy& policy, const Snapshot& snapshot) {
   std::array<std::size_t, fabric::kMaxNodes> eligible;
   std::size_t count = 0;

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "absl/types/span.h"
@@ -24,6 +25,7 @@ enum class Verdict : std::uint8_t {
   kAtConcurrency,  // as many invocations of this function run there as it allows
   kOwes,           // it owes an acknowledgement: what it reads may be stale
 };
+inline constexpr std::size_t kVerdicts = 7;
 std::string_view VerdictText(Verdict verdict);
 
 // A node that has the function, as the Executor Manager sees it at one instant.
@@ -103,5 +105,8 @@ const Policy* FindPolicy(std::string_view name);
 
 // Nullopt: nobody is eligible. Nodes where an attempt of the same invocation has ended come last.
 std::optional<Choice> Place(const Policy& policy, const Snapshot& snapshot);
+
+// Why an invocation waits: how many nodes have which verdict.
+std::string WhyNone(absl::Span<const Candidate> candidates);
 
 }  // namespace apta::scheduler

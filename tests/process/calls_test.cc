@@ -174,6 +174,9 @@ TEST_F(CallsTest, FunctionsThatNeverEndCostTheirThreadsAndThenTheirNodeIsFull) {
   const absl::Status full =
       client_.Call("echo", AsBytes("x"), {.deadline = absl::Milliseconds(100)}).status();
   EXPECT_TRUE(absl::IsDeadlineExceeded(full)) << full;
+  EXPECT_NE(full.message().find("1 node: full of attempts past their deadline"),
+            absl::string_view::npos)
+      << full;
   EXPECT_EQ(client_.Nodes()->at(1).stuck, 4u);
   const auto fresh = StartHost("fresh");
   AwaitHosts(2);

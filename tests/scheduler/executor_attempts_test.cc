@@ -168,5 +168,22 @@ TEST_F(ExecutorAttemptsTest, ACallerMayTakeTheFirstErrorAsTheEnd) {
   EXPECT_EQ(answers_[0].second.payload.extent, 61u);
 }
 
+TEST_F(ExecutorAttemptsTest, NodesOfOneNameAreToldApart) {
+  name_[1] = name_[2] = "twin";
+  const FunctionLimits limits{.max_concurrency = 2, .max_attempts = 2};
+  Host(1, 2, limits);
+  Host(2, 1, limits);
+  Call(CallSpec{.caller = 0, .waiter = Waiter{0, 5, 1}, .node_name = "twin"});
+  for (std::size_t i = 0; i < 2; ++i) {
+    em_.Poll(0);
+    ASSERT_EQ(delivered_.size(), i + 1);
+    EXPECT_EQ(delivered_[i].first, i + 1) << "another node first";
+    Finish(i, {}, absl::StatusCode::kInternal);
+  }
+  ASSERT_EQ(history_.size(), 2u);
+  EXPECT_EQ(history_[0].node, "twin (node 1)");
+  EXPECT_EQ(history_[1].node, "twin (node 2)");
+}
+
 }  // namespace
 }  // namespace apta::scheduler

@@ -41,6 +41,7 @@ class ExecutorFixture : public ::testing::Test, public Environment {
   void Answer(const Waiter& waiter, const Outcome& outcome) override {
     answers_.emplace_back(waiter.lane, outcome);
     history_.assign(outcome.history.begin(), outcome.history.end());
+    waited_for_ = outcome.waited_for;
   }
   void Release(Payload payload) override {
     if (payload.extent == 0) return;
@@ -78,6 +79,7 @@ class ExecutorFixture : public ::testing::Test, public Environment {
   std::map<std::pair<NodeId, std::uint64_t>, std::uint64_t> cached_;  // bytes
   std::array<std::string, 8> name_ = {"zero", "one", "two", "three", "four", "five", "six", "7"};
   std::vector<FailedAttempt> history_;  // of the last answer
+  std::string waited_for_;              // ... also
   std::set<NodeId> asked_;
   std::vector<std::pair<NodeId, Delivery>> delivered_;
   std::vector<std::pair<int, Outcome>> answers_;  // by lane of the caller

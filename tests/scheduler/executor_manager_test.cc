@@ -73,7 +73,46 @@ TEST_F(ExecutorManagerTest, ADeadlineInTheQueueEndsIt) {
   EXPECT_EQ(answers_[0].first, 2);
   EXPECT_EQ(answers_[0].second.reason, Reason::kDeadline);
   EXPECT_EQ(answers_[0].second.attempts, 0u);
+  EXPECT_EQ(waited_for_, "1 node: no free thread");
   EXPECT_EQ(released_, (std::set<std::uint64_t>{2}));
+}
+
+TEST_F(ExecutorManagerTest, WhereAFunctionsLimitHoldsManyBackTheFirstIsTheNextAndNobodyLooks) {
+  Host(1, 10, {.max_concurrency = 1});
+  constexpr std::uint16_t kCalls = 5000;  // more than one poll would look at
+  for (std::uint16_t lane = 1; lane <= kCalls; ++lane) Call(lane, 1'000'000);
+  em_.Poll(0);
+  EXPECT_FALSE(em_.IsDue(0)) << "until something changes";
+  for (std::size_t i = 0; i < 9; ++i) {
+    Finish(i);
+    em_.Poll(0);
+    ASSERT_EQ(delivered_.size(), i + 2);
+    EXPECT_EQ(delivered_[i + 1].second.input.extent, i + 2);
+  }
+}
+
+TEST_F(ExecutorManagerTest, ThoseThatOnlySomeNodesCanRunDoNotHoldBackTheFirstOfTheOthers) {
+  Host(1, 1);
+  Host(2, 1);
+  Call(1);
+  Call(2);
+  for (std::uint16_t lane = 10; lane < 3000; ++lane) {
+    Call(CallSpec{.caller = 0, .waiter = Waiter{0, lane, 1}, .input = {lane}, .node_name = "two"});
+  }
+  Call(3000);
+  Call(3001);
+  Finish(0);
+  Ready(1);
+  em_.Poll(0);  // as far as one poll looks
+  for (int i = 0; i < 10 && em_.IsDue(0); ++i) em_.Poll(0);
+  ASSERT_EQ(delivered_.size(), 3u);
+  EXPECT_EQ(delivered_[2].second.input.extent, 3000u);
+  EXPECT_FALSE(em_.IsDue(0));
+  Finish(1);
+  Ready(2);
+  em_.Poll(0);
+  ASSERT_EQ(delivered_.size(), 4u);
+  EXPECT_EQ(delivered_[3].second.input.extent, 10u);
 }
 
 TEST_F(ExecutorManagerTest, TheInputOfARunningInvocationOutlivesItsDeadline) {
@@ -105,6 +144,7 @@ TEST_F(ExecutorManagerTest, WithoutANodeThatHasItAnInvocationWaitsForOneUntilIts
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_EQ(answers_[0].second.reason, Reason::kDeadline);
   EXPECT_EQ(history_.size(), 1u) << "it was lost once";
+  EXPECT_EQ(waited_for_, "no node has it any more");
   Host(2);
   em_.Poll(1001);
   ASSERT_EQ(delivered_.size(), 2u);
@@ -322,6 +362,8 @@ TEST_F(ExecutorManagerTest, ANodeFullOfStuckThreadsGetsNothing) {
   now_ns_ = 1'000'000;
   Call(50, 2'000'000);
   EXPECT_TRUE(delivered_.empty());
+  em_.Poll(2'000'000);
+  EXPECT_EQ(waited_for_, "1 node: full of attempts past their deadline");
   EXPECT_EQ(em_.LoadOf(1).stuck, fabric::kMaxStuckThreads);
 }
 
