@@ -106,7 +106,7 @@ std::optional<std::uint64_t> BatchBuilder::Add(EntryHeader entry, std::string_vi
       static_cast<std::uint32_t>(std::min(left_bytes, room - sizeof(EntryHeader) - key.size()));
   std::byte* to = batch() + bytes_;
   std::memcpy(to, &entry, sizeof(entry));
-  std::memcpy(to + sizeof(entry), key.data(), key.size());
+  key.copy(reinterpret_cast<char*>(to + sizeof(entry)), key.size());  // it may be empty
   if (entry.part_bytes > 0) {
     std::memcpy(to + sizeof(entry) + key.size(), payload.data() + entry.part_offset,
                 entry.part_bytes);
