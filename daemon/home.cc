@@ -177,8 +177,7 @@ bool Home::Step(NodeId node, const Request& request, TimeNs now_ns) {
   const std::size_t max_key_bytes = is_call ? fabric::kMaxHeadBytes : fabric::kMaxKeyBytes;
   const bool is_busy = !is_one_way && (node_[node].uploading_lanes >> request.lane & 1) != 0;
   if (is_busy || (is_one_way && (is_staged || body_bytes != 0)) ||
-      request.key_bytes > max_key_bytes || request.payload_bytes > kMaxPayloadBytes ||
-      (!is_staged && body_bytes > fabric::kInlineBytes) ||
+      request.key_bytes > max_key_bytes || (!is_staged && body_bytes > fabric::kInlineBytes) ||
       (is_staged && gate_->StagedBytes(node, request.lane) < request.key_bytes)) {
     Reject(from);
     return false;
@@ -462,7 +461,7 @@ void Home::Fail(const Waiter& to, StatusCode code, Reason reason, std::uint64_t 
 
 void Home::FailFull(const Waiter& to, std::uint64_t key_bytes, std::uint64_t payload_bytes) {
   const std::uint64_t capacity_bytes = opc_.capacity_bytes();
-  if (payload_bytes > kMaxPayloadBytes ||
+  if (payload_bytes > fabric::kMaxPayloadBytes ||
       ObjectManager::BucketBytes(fabric::ExtentBytes(key_bytes, payload_bytes)) > capacity_bytes) {
     Fail(to, StatusCode::kResourceExhausted, Reason::kObjectTooLarge, payload_bytes,
          capacity_bytes);

@@ -46,9 +46,6 @@ using fabric::Reply;
 using fabric::Request;
 using fabric::TimeNs;
 
-// Beyond any region; what merely does not fit into this pool is answered with its size.
-inline constexpr std::uint64_t kMaxPayloadBytes = std::uint64_t{1} << 48;
-
 struct HomeCounters {
   std::uint64_t requests = 0;
   std::uint64_t bad_requests = 0;

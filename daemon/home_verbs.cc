@@ -266,7 +266,7 @@ void Home::Create(const Waiter& from, std::uint64_t key_hash, std::string_view k
     return;
   }
   const std::uint64_t extent =
-      payload_bytes <= kMaxPayloadBytes ? opc_.Begin(key_hash, key, payload_bytes) : 0;
+      payload_bytes <= fabric::kMaxPayloadBytes ? opc_.Begin(key_hash, key, payload_bytes) : 0;
   if (extent == 0) {
     FailFull(from, key.size(), payload_bytes);
     return;

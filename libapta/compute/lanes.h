@@ -79,8 +79,8 @@ class Lanes {
     return id;
   }
   std::uint32_t last_id(int lane) const {
-    const auto index = static_cast<std::size_t>(lane);
-    return lane < fabric::kLanes ? own_[index].id : wait_id_[IndexOf(lane)];
+    return lane < fabric::kLanes ? own_[static_cast<std::size_t>(lane)].id
+                                 : wait_id_[IndexOf(lane)];
   }
   // Owner of the lane: where in its staging ring a body of `bytes` begins, and its key does not
   // wrap. Bodies follow one another.

@@ -102,6 +102,7 @@ inline constexpr std::uint64_t kOwnRecord = 2;
 inline constexpr std::uint64_t kAnyVersion = ~std::uint64_t{0};  // no precondition
 
 inline constexpr std::size_t kInlineBytes = 216;
+// Beyond any region; what merely does not fit into a pool is answered with its size.
 inline constexpr std::uint64_t kMaxPayloadBytes = (std::uint64_t{1} << 48) - 1;
 
 // Packed, so that it begins behind its ring's sequence of 4 bytes: then a key of 32 bytes ends in
