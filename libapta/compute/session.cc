@@ -468,16 +468,8 @@ absl::StatusOr<std::vector<ObjectInfo>> Session::List(std::string_view prefix, s
                                                       std::string_view after) {
   std::set<std::string> keys;  // the `limit` smallest so far
   view_.ForEachSlot([&](const fabric::IndexSlot& slot) {
-    if (limit == 0 || slot.load(std::memory_order_relaxed) == 0)
-      return;  // a hint: read again below
-    std::optional<fabric::IndexEntry> entry;
-    // A slot that changes under us still names something: look until it holds still. One that
-    // holds still and names nothing is damaged (trusted pools).
-    for (std::uint64_t before = slot.load(), now; before != 0; before = now) {
-      entry = view_.ReadUnregistered(slot);
-      now = slot.load();
-      if (entry || now == before) break;
-    }
+    if (limit == 0) return;
+    std::optional<fabric::IndexEntry> entry = view_.ReadUnregistered(slot);
     if (!entry || !entry->key.starts_with(prefix) || entry->key <= after) return;
     keys.insert(std::move(entry->key));
     if (keys.size() > limit) keys.erase(std::prev(keys.end()));

@@ -74,10 +74,14 @@ bool IndexView::CopyHeader(std::uint64_t extent_offset, ExtentHeader* header) co
   header->payload_offset = from.payload_offset;
   header->key_bytes = from.key_bytes;
   header->reserved = 0;
+  return Fits(extent_offset, *header);
+}
+
+bool IndexView::Fits(std::uint64_t extent_offset, const ExtentHeader& header) const {
   const std::uint64_t room = region_bytes_ - extent_offset;
-  return header->payload_bytes <= room && header->key_bytes <= kMaxKeyBytes &&
-         header->payload_offset == PayloadOffset(header->key_bytes, header->payload_bytes) &&
-         header->payload_offset <= room - header->payload_bytes;
+  return header.payload_bytes <= room && header.key_bytes <= kMaxKeyBytes &&
+         header.payload_offset == PayloadOffset(header.key_bytes, header.payload_bytes) &&
+         header.payload_offset <= room - header.payload_bytes;
 }
 
 const IndexSlot* IndexView::Find(std::uint64_t key_hash, std::string_view key,
@@ -133,42 +137,54 @@ std::uint64_t IndexView::BytesOfHash(std::uint64_t key_hash) const {
   return bytes;
 }
 
+// That the slot says what it said proves nothing: the extent may have been released, read then, and
+// taken for the same key again. A version that stands before and after that look does: no version
+// is used twice, so all that was read in between is of the moment when the slot was looked at.
+template <typename Read>
+bool IndexView::ReadSettled(const IndexSlot& slot, std::uint64_t* word, const Read& read) const {
+  for (std::uint64_t looks = 0; looks < kMaxLooks; ++looks) {
+    const std::uint64_t extent = SlotExtentOffset(*word);
+    if (!IsInHeap(extent)) return false;
+    Interleave();
+    const std::uint64_t version = ReadRacy(region_ + extent);
+    const bool is_found = read(extent);
+    Interleave();
+    // Acquire here and in the reads: none of the looks is taken before the one above it.
+    const std::uint64_t now = slot.load(std::memory_order_acquire);
+    if (now != *word) {
+      *word = now;
+      return false;
+    }
+    if (version != 0 && ReadRacy(region_ + extent) == version) return is_found;
+  }
+  return false;  // what a slot names always has a version: damaged
+}
+
 std::optional<IndexEntry> IndexView::ReadUnregistered(const IndexSlot& slot) const {
-  const std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
-  const std::uint64_t extent = SlotExtentOffset(word);
-  if (word == 0 || extent < heap_offset_ || extent > region_bytes_ - kCacheLineBytes) {
-    return std::nullopt;
+  std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
+  for (std::uint64_t before = 0; word != 0 && word != before;) {
+    before = word;
+    ExtentHeader header;
+    std::array<char, kMaxKeyBytes> key;
+    const bool is_read = ReadSettled(slot, &word, [&](std::uint64_t extent) {
+      CopyRacy(region_ + extent, &header, sizeof(header));
+      if (header.key_bytes == 0 || !Fits(extent, header)) return false;
+      CopyRacy(region_ + extent + sizeof(header), key.data(), header.key_bytes);
+      return true;
+    });
+    if (is_read) {
+      return IndexEntry{std::string(key.data(), header.key_bytes), header.version,
+                        header.payload_bytes, SlotExtentOffset(word)};
+    }
   }
-  const std::byte* from = region_ + extent;
-  ExtentHeader header;
-  CopyRacy(from, &header, sizeof(header));
-  const std::uint64_t room = region_bytes_ - extent;
-  if (header.version == 0 || header.key_bytes == 0 || header.key_bytes > kMaxKeyBytes ||
-      AlignUp(sizeof(header) + header.key_bytes, kCacheLineBytes) > room ||
-      header.payload_bytes > room) {
-    return std::nullopt;
-  }
-  std::array<char, kMaxKeyBytes> key;
-  CopyRacy(from + sizeof(header), key.data(), header.key_bytes);
-  // Invariant 4: the copies come before these looks, because CopyRacy loads with acquire.
-  if (ReadRacy(from) != header.version || slot.load() != word) return std::nullopt;
-  return IndexEntry{std::string(key.data(), header.key_bytes), header.version, header.payload_bytes,
-                    extent};
+  return std::nullopt;
 }
 
 std::optional<IndexEntry> IndexView::FindUnregistered(std::uint64_t key_hash,
                                                       std::string_view key) const {
-  const IndexBucket* bucket = bucket_ + (key_hash & (buckets_ - 1));
-  for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
-    for (const IndexSlot& slot : bucket->slot) {
-      // Relaxed: a hint; ReadUnregistered looks properly.
-      if (!SlotTagMatches(slot.load(std::memory_order_relaxed), key_hash)) continue;
-      std::optional<IndexEntry> entry = ReadUnregistered(slot);
-      if (entry && entry->key == key) return entry;
-    }
-    bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
-  }
-  return std::nullopt;
+  const std::optional<Place> place = LocateUnregistered(key_hash, key);
+  if (!place) return std::nullopt;
+  return IndexEntry{std::string(key), place->version, place->header.payload_bytes, place->extent};
 }
 
 std::optional<IndexView::Place> IndexView::LocateUnregistered(std::uint64_t key_hash,
@@ -177,17 +193,16 @@ std::optional<IndexView::Place> IndexView::LocateUnregistered(std::uint64_t key_
   for (std::uint64_t walked = 0; bucket != nullptr && walked <= kMaxOverflow; ++walked) {
     for (const IndexSlot& slot : bucket->slot) {
       std::uint64_t word = slot.load(std::memory_order_acquire);  // partner: Commit
-      // An extent that does not hold the key has another one's tag, or was reused under us: then
-      // the slot has changed, and is looked at again.
-      for (bool is_same = false; SlotTagMatches(word, key_hash) && !is_same;) {
-        const std::uint64_t extent = SlotExtentOffset(word);
+      // A slot that changes under us is looked at again.
+      for (std::uint64_t before = 0; SlotTagMatches(word, key_hash) && word != before;) {
+        before = word;
         ExtentHeader header;
-        const bool found = CopyHeader(extent, &header) && header.key_hash == key_hash &&
-                           header.version != 0 && KeyStands(extent, header, key);
-        const std::uint64_t now = slot.load();
-        is_same = now == word;
-        if (is_same && found) return Place{extent, header.version, &slot, word, header};
-        word = now;
+        const bool is_found = ReadSettled(slot, &word, [&](std::uint64_t extent) {
+          CopyRacy(region_ + extent, &header, sizeof(header));
+          return header.key_hash == key_hash && Fits(extent, header) &&
+                 HoldsKey(extent, header, key);
+        });
+        if (is_found) return Place{SlotExtentOffset(word), header.version, &slot, word, header};
       }
     }
     bucket = BucketAt(bucket->overflow_offset.load(std::memory_order_acquire));  // partner: Reserve
@@ -195,15 +210,12 @@ std::optional<IndexView::Place> IndexView::LocateUnregistered(std::uint64_t key_
   return std::nullopt;
 }
 
-// Whether the extent that `header` was read from holds this key's object, still.
-bool IndexView::KeyStands(std::uint64_t extent, const ExtentHeader& header,
-                          std::string_view key) const {
+bool IndexView::HoldsKey(std::uint64_t extent, const ExtentHeader& header,
+                         std::string_view key) const {
   if (header.key_bytes != key.size()) return false;
   std::array<char, kMaxKeyBytes> copy;
-  const std::byte* from = region_ + extent;
-  CopyRacy(from + sizeof(header), copy.data(), key.size());
-  // The version after the key: see CopyRacy.
-  return ReadRacy(from) == header.version && std::string_view(copy.data(), key.size()) == key;
+  CopyRacy(region_ + extent + sizeof(header), copy.data(), key.size());
+  return std::string_view(copy.data(), key.size()) == key;
 }
 
 // The version alone does not tell: where the extent's memory has been cut anew, it is somebody's
@@ -211,7 +223,7 @@ bool IndexView::KeyStands(std::uint64_t extent, const ExtentHeader& header,
 // version of the key by now. Without a slot the key is looked at.
 bool IndexView::CopyUnregistered(const Place& place, const ExtentHeader& header,
                                  std::string_view key, std::byte* payload) const {
-  if (place.slot == nullptr && !KeyStands(place.extent, header, key)) return false;
+  if (place.slot == nullptr && !HoldsKey(place.extent, header, key)) return false;
   Interleave();
   CopyBulkRacy(region_ + place.extent + header.payload_offset, payload, header.payload_bytes);
   Interleave();

@@ -111,8 +111,8 @@ class IndexView {
   // being replaced may count as anything.
   std::uint64_t BytesOfHash(std::uint64_t key_hash) const;
 
-  // For readers that are not registered (invariant 4): what `slot` names, or nullopt when it is
-  // empty or was reused meanwhile.
+  // For readers that are not registered (invariant 4): what `slot` named at some moment of the
+  // call, or nullopt: then it was empty, or names nothing (held, damaged). Lock-free, as Locate.
   std::optional<IndexEntry> ReadUnregistered(const IndexSlot& slot) const;
   std::optional<IndexEntry> FindUnregistered(std::uint64_t key_hash, std::string_view key) const;
 
@@ -165,7 +165,16 @@ class IndexView {
 
  private:
   friend class IndexWriter;
-  bool KeyStands(std::uint64_t extent, const ExtentHeader& header, std::string_view key) const;
+  bool Fits(std::uint64_t extent_offset, const ExtentHeader& header) const;  // in the heap
+  // Whether `read`, called with the extent that `word` names, found what it is looking for, at one
+  // moment when `slot` said `word`. False as well when the slot has changed: then `word` is new.
+  template <typename Read>
+  bool ReadSettled(const IndexSlot& slot, std::uint64_t* word, const Read& read) const;
+  // Whether this key is what stands behind the header; of the version only if its word says so
+  // afterwards too.
+  bool HoldsKey(std::uint64_t extent, const ExtentHeader& header, std::string_view key) const;
+  // A slot that has said the same so often, with an extent of no version, names none.
+  static constexpr std::uint64_t kMaxLooks = 1 << 10;
 
   const std::byte* region_ = nullptr;
   const IndexBucket* bucket_ = nullptr;

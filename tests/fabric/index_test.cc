@@ -160,6 +160,33 @@ TEST_F(IndexTest, GarbageInSlotsLinksAndHeadersIsNotFollowed) {
   EXPECT_EQ(view().Find(hash, "key"), nullptr);
 }
 
+// A version as the OPC makes one, in an extent that readers may still look at; word by word, so
+// that the readers' loads are the only racing ones.
+void WriteVersion(std::byte* extent, std::uint64_t version, std::uint64_t hash,
+                  std::string_view key) {
+  auto* header = reinterpret_cast<ExtentHeader*>(extent);
+  std::atomic_ref<std::uint64_t>(header->version).exchange(0, std::memory_order_acq_rel);
+  std::byte image[160] = {};
+  const std::uint64_t payload_bytes = version % 1000;
+  ExtentHeader fresh = {
+      .version = 0,
+      .payload_bytes = payload_bytes,
+      .key_hash = hash,
+      .checksum = 0,
+      .payload_offset = static_cast<std::uint32_t>(PayloadOffset(key.size(), payload_bytes)),
+      .key_bytes = static_cast<std::uint16_t>(key.size()),
+      .reserved = 0};
+  std::memcpy(image, &fresh, sizeof(fresh));
+  std::memcpy(image + sizeof(fresh), key.data(), key.size());
+  for (std::size_t i = 8; i < sizeof(image); i += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, image + i, 8);
+    std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(extent + i))
+        .store(word, std::memory_order_relaxed);
+  }
+  std::atomic_ref<std::uint64_t>(header->version).store(version, std::memory_order_release);
+}
+
 TEST_F(IndexTest, AnUnregisteredReaderNeverSeesATornEntry) {
   // Two extents take turns under one key; key length and payload size follow from the version.
   const std::uint64_t extents[2] = {Take(4096), Take(4096)};
@@ -177,32 +204,50 @@ TEST_F(IndexTest, AnUnregisteredReaderNeverSeesATornEntry) {
     }
   });
   for (std::uint64_t version = 1; version < 100'000 || seen.load() < 100; ++version) {
-    const std::uint64_t extent = extents[version % 2];
-    auto* header = reinterpret_cast<ExtentHeader*>(region_ + extent);
-    // As the OPC does it; word by word, so that the reader's loads are the only racing ones.
-    std::atomic_ref<std::uint64_t>(header->version).exchange(0, std::memory_order_acq_rel);
-    std::byte image[160] = {};
-    ExtentHeader fresh = {.version = 0,
-                          .payload_bytes = version % 1000,
-                          .key_hash = hash,
-                          .checksum = 0,
-                          .payload_offset = 0,
-                          .key_bytes = static_cast<std::uint16_t>(version % 100 + 1),
-                          .reserved = 0};
-    std::memcpy(image, &fresh, sizeof(fresh));
-    std::memset(image + sizeof(fresh), static_cast<int>('a' + version % 26), version % 100 + 1);
-    for (std::size_t i = 8; i < sizeof(image); i += 8) {
-      std::uint64_t word;
-      std::memcpy(&word, image + i, 8);
-      std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(region_ + extent + i))
-          .store(word, std::memory_order_relaxed);
-    }
-    std::atomic_ref<std::uint64_t>(header->version).store(version, std::memory_order_release);
-    IndexWriter::Commit(slot, hash, extent);
+    const std::string key(version % 100 + 1, static_cast<char>('a' + version % 26));
+    WriteVersion(region_ + extents[version % 2], version, hash, key);
+    IndexWriter::Commit(slot, hash, extents[version % 2]);
   }
   stop = true;
   reader.join();
   EXPECT_EQ(torn, 0);
+}
+
+// Two keys of one hash take turns in three extents: while a reader looks at an extent it may be
+// freed, become the other key's, and the first key's again, so that the slot says what it said.
+TEST_F(IndexTest, AKeyThatIsReplacedWithoutPauseIsFoundAtEveryMoment) {
+  const std::uint64_t extents[3] = {Take(4096), Take(4096), Take(4096)};
+  const std::uint64_t hash = 99;
+  const std::string keys[2] = {"one", "two"};
+  IndexSlot* slots[2];
+  std::uint64_t version = 0, free = 2;
+  std::uint64_t held[2] = {0, 1};
+  for (int k = 0; k < 2; ++k) {
+    slots[k] = writer_->Reserve(hash);
+    WriteVersion(region_ + extents[k], ++version, hash, keys[k]);
+    IndexWriter::Commit(slots[k], hash, extents[k]);
+  }
+  std::atomic<bool> stop{false};
+  std::atomic<int> missed{0}, seen{0};
+  std::thread reader([&] {
+    std::uint64_t newest = 0;
+    while (!stop.load()) {
+      const auto place = view().LocateUnregistered(hash, keys[0]);
+      missed += !place || place->version < newest || !view().ReadUnregistered(*slots[1]);
+      if (place) newest = place->version;
+      ++seen;
+    }
+  });
+  while (version < 300'000 || seen.load() < 100'000) {
+    const std::uint64_t k = ++version % 3 == 0 ? 1 : 0;
+    WriteVersion(region_ + extents[free], version, hash, keys[k]);
+    IndexWriter::Commit(slots[k], hash, extents[free]);
+    std::swap(held[k], free);
+    reinterpret_cast<std::atomic<std::uint64_t>*>(region_ + extents[free])->store(0);  // released
+  }
+  stop = true;
+  reader.join();
+  EXPECT_EQ(missed, 0);
 }
 
 TEST_F(IndexTest, ASuperblockThatDoesNotFitItsMemoryIsRefused) {
