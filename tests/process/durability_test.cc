@@ -159,7 +159,7 @@ TEST_F(DurabilityTest, WhateverWasAcknowledgedIsThereAfterAKillAtAnyMoment) {
   std::vector<std::unique_ptr<Putter>> putters;
   for (int i = 0; i < kPutters; ++i) putters.push_back(std::make_unique<Putter>(i, socket_));
   int total = 0;
-  for (int round = 0; round < test::Scaled(12); ++round) {
+  for (int round = 0; round < test::Scaled(50); ++round) {
     std::atomic<int> acknowledged{0};
     std::vector<std::thread> threads;
     for (const auto& putter : putters) ASSERT_TRUE(putter->HasReconnected());

@@ -266,7 +266,7 @@ TEST_P(TransactionTest, NobodyReadsBackwardsAcrossKeys) {
       }
     });
   }
-  for (int i = 1; i <= Scaled(1'000); ++i) {
+  for (int i = 1; i <= Scaled(400); ++i) {
     const auto version = PutAll(&writer, keys, std::to_string(i));
     ASSERT_TRUE(version.ok()) << version.status();
   }
