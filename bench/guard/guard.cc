@@ -100,16 +100,18 @@ std::string Key(std::string_view kind) { return fmt::format("{:-<32}", kind); }
 // Does not return: agents and the home's thread stand still, nothing can be ended in order.
 [[noreturn]] void Run(const std::string& folder) {
   ServerOptions options{.socket = folder + "/aptad.sock", .pools = {}};
-  for (const std::string pool : {"strict", "lazy", "trusted"}) {
+  for (const std::string pool : {"strict", "lazy", "uncached", "trusted"}) {
     options.pools.push_back({.name = pool,
                              .bytes = 16 << 20,
-                             .coherence = pool == "lazy" ? "lazy" : "strict",
+                             .coherence = pool == "trusted" ? "strict" : pool,
                              .access = pool == "trusted" ? "trusted" : "isolated"});
   }
   const absl::StatusOr<MemoryServer> server = MemoryServer::Start(options);
   if (!server.ok()) Fail(server.status().ToString());
   Client strict = Connect(*server, "strict", "strict"), other = Connect(*server, "strict", "other"),
-         lazy = Connect(*server, "lazy", "lazy"), trusted = Connect(*server, "trusted", "trusted");
+         lazy = Connect(*server, "lazy", "lazy"),
+         uncached = Connect(*server, "uncached", "uncached"),
+         trusted = Connect(*server, "trusted", "trusted");
   // 4 KiB: a copy or a loop too many is lost among the instructions of 64 bytes.
   const std::string value(64, 'v'), large(4096, 'v'), hot = Key("hot"), hot_4k = Key("hot_4k"),
                                                       missed = Key("missed"), draft = Key("draft");
@@ -123,13 +125,15 @@ std::string Key(std::string_view kind) { return fmt::format("{:-<32}", kind); }
     };
   };
   BeginTurns();
-  Check(put(&strict, hot, &value)() && put(&lazy, hot, &value)() && put(&strict, hot_4k, &large)(),
+  Check(put(&strict, hot, &value)() && put(&lazy, hot, &value)() && put(&uncached, hot, &value)() &&
+            put(&strict, hot_4k, &large)(),
         "put");
 
-  const std::array<Path, 7> paths = {{
+  const std::array<Path, 8> paths = {{
       {"cached_get_strict", nullptr, get(&strict, hot, &value), false, 1},
       {"cached_get_4k", nullptr, get(&strict, hot_4k, &large), false, 1},
       {"cached_get_lazy", nullptr, get(&lazy, hot, &value), false},
+      {"uncached_get", nullptr, get(&uncached, hot, &value), false},
       {"get_miss", put(&other, missed, &value), get(&strict, missed, &value), true, 0, 1},
       {"put", nullptr, put(&strict, Key("put"), &value)},
       {"put_4k", nullptr, put(&strict, Key("put_4k"), &large)},
