@@ -180,13 +180,6 @@ std::optional<IndexEntry> IndexView::ReadUnregistered(const IndexSlot& slot) con
   return std::nullopt;
 }
 
-std::optional<IndexEntry> IndexView::FindUnregistered(std::uint64_t key_hash,
-                                                      std::string_view key) const {
-  const std::optional<Place> place = LocateUnregistered(key_hash, key);
-  if (!place) return std::nullopt;
-  return IndexEntry{std::string(key), place->version, place->header.payload_bytes, place->extent};
-}
-
 std::optional<IndexView::Place> IndexView::LocateUnregistered(std::uint64_t key_hash,
                                                               std::string_view key) const {
   const IndexBucket* bucket = bucket_ + (key_hash & (buckets_ - 1));

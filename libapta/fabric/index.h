@@ -114,7 +114,6 @@ class IndexView {
   // For readers that are not registered (invariant 4): what `slot` named at some moment of the
   // call, or nullopt: then it was empty, or names nothing (held, damaged). Lock-free, as Locate.
   std::optional<IndexEntry> ReadUnregistered(const IndexSlot& slot) const;
-  std::optional<IndexEntry> FindUnregistered(std::uint64_t key_hash, std::string_view key) const;
 
   // Where `key` stands now, without copying it. nullopt: at some moment of the call there was no
   // such object. Lock-free: looks again only when a commit came between.

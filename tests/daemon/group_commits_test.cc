@@ -314,7 +314,7 @@ TEST_F(ShardedGroupTest, NoShardFlipsBeforeAllHavePublished) {
   const auto visible = [&] {
     int count = 0;
     for (const std::string& key : keys) {
-      const auto entry = pool_->share(0).index.view().FindUnregistered(fabric::KeyHash(key), key);
+      const auto entry = pool_->share(0).index.view().LocateUnregistered(fabric::KeyHash(key), key);
       count += entry && entry->version > kShards;
     }
     return count;

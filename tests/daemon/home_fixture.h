@@ -103,7 +103,7 @@ class HomeFixture : public ::testing::Test {
   }
   // As a reader without any registration sees it.
   Version Visible(std::string_view key) {
-    const auto entry = pool_->share(0).index.view().FindUnregistered(fabric::KeyHash(key), key);
+    const auto entry = pool_->share(0).index.view().LocateUnregistered(fabric::KeyHash(key), key);
     return entry ? entry->version : 0;
   }
   std::uint64_t LiveExtents() { return pool_->share(0).objects.live_extents(); }

@@ -56,7 +56,7 @@ class IndexTest : public ::testing::Test {
     IndexWriter::Commit(slot, hash, MakeExtent(key, version, hash));
   }
   std::uint64_t VersionOf(const std::string& key, std::uint64_t hash) {
-    const auto entry = view().FindUnregistered(hash, key);
+    const auto entry = view().LocateUnregistered(hash, key);
     const IndexSlot* slot = view().Find(hash, key);
     EXPECT_EQ(entry.has_value(), slot != nullptr);
     return entry ? entry->version : 0;
@@ -139,7 +139,7 @@ TEST_F(IndexTest, GarbageInSlotsLinksAndHeadersIsNotFollowed) {
        {std::uint64_t{64}, kRegionBytes, kRegionBytes - 64, std::uint64_t{1} << 50}) {
     bucket->slot[0].store(MakeIndexSlot(hash, offset));
     EXPECT_EQ(view().Find(hash, "key"), nullptr);
-    EXPECT_FALSE(view().FindUnregistered(hash, "key"));
+    EXPECT_FALSE(view().LocateUnregistered(hash, "key"));
   }
   const std::uint64_t extent = MakeExtent("key", 1, hash);
   bucket->slot[0].store(MakeIndexSlot(hash, extent));
@@ -147,7 +147,7 @@ TEST_F(IndexTest, GarbageInSlotsLinksAndHeadersIsNotFollowed) {
   auto* header = reinterpret_cast<ExtentHeader*>(region_ + extent);
   header->key_bytes = 60'000;
   EXPECT_EQ(view().Find(hash, "key"), nullptr);
-  EXPECT_FALSE(view().FindUnregistered(hash, "key"));
+  EXPECT_FALSE(view().LocateUnregistered(hash, "key"));
   header->key_bytes = 3;
   header->payload_bytes = ~std::uint64_t{0};
   EXPECT_EQ(view().Find(hash, "key"), nullptr);

@@ -317,6 +317,15 @@ void World::EndInvocation(Node* node, Thread* thread) {
   });
 }
 
+// What the index names, looked at between the home's steps; or nullptr.
+const fabric::ExtentHeader* World::Current(std::size_t key) const {
+  const fabric::IndexSlot* const slot =
+      pool_->share(0).index.view().Find(key_hash_[key], key_name_[key]);
+  if (slot == nullptr) return nullptr;
+  return reinterpret_cast<const fabric::ExtentHeader*>(pool_->data() +
+                                                       fabric::SlotExtentOffset(slot->load()));
+}
+
 // Right after the step in which the home got an attempt's result: nobody has written since. In mode
 // sync they may become visible later.
 void World::JudgeEffects(const Thread& thread) {
@@ -325,19 +334,14 @@ void World::JudgeEffects(const Thread& thread) {
   const std::vector<std::size_t>& records = groups_[thread.group_index];
   for (const std::size_t index : records) {
     Operation& record = history_[index];
-    const auto entry =
-        pool_->share(0).index.view().FindUnregistered(key_hash_[record.key], key_name_[record.key]);
-    std::uint64_t value = 0;
-    if (entry) {
-      value = ReadValue(
-          reinterpret_cast<const fabric::ExtentHeader*>(pool_->data() + entry->extent_offset));
-    }
+    const fabric::ExtentHeader* const now = Current(record.key);
+    const std::uint64_t value = now != nullptr ? ReadValue(now) : 0;
     if (value != record.value) {
       is_void_[index] = true;
       continue;
     }
     ++visible;
-    record.version = entry->version;
+    record.version = now->version;
     record.end_ns = now_ns_;
   }
   if (visible != 0 && visible != records.size()) Fail("an invocation's writes are half visible");
@@ -376,11 +380,10 @@ void World::CheckGroups() {
 // A write of a group of which another write was seen.
 void World::CheckWhole(const Operation& write, std::uint64_t version) {
   if (write.kind == Operation::Kind::kDelete) return;
-  const auto entry =
-      pool_->share(0).index.view().FindUnregistered(key_hash_[write.key], key_name_[write.key]);
-  if (!entry || entry->version >= version) return;  // it may have been deleted since
+  const fabric::ExtentHeader* const now = Current(write.key);
+  if (now == nullptr || now->version >= version) return;  // it may have been deleted since
   Fail(fmt::format("{} is at version {}, and a group that wrote it at version {}",
-                   key_name_[write.key], entry->version, version));
+                   key_name_[write.key], now->version, version));
 }
 
 // All of its keys before the group, or none.

@@ -239,6 +239,7 @@ class World : private daemon::NodeGate {
   void CommitGroup(Node* node, Thread* thread);
   void OnGroupReply(Thread* thread, const fabric::Reply& reply);
   void EndInvocation(Node* node, Thread* thread);
+  const fabric::ExtentHeader* Current(std::size_t key) const;
   void JudgeEffects(const Thread& thread);
   void CheckGroups();
   void CheckWhole(const Operation& write, std::uint64_t version);
