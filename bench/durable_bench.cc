@@ -196,7 +196,7 @@ void RegisterAll() {
     }
   }
   const std::vector<std::uint64_t> logs =
-      quick ? std::vector<std::uint64_t>{16} : std::vector<std::uint64_t>{64, 256, 1024};
+      quick ? std::vector<std::uint64_t>{16} : std::vector<std::uint64_t>{128, 256, 512, 1024};
   for (const std::uint64_t megabytes : logs) {
     Add(Name("recovery", {{"log", fmt::format("{}M", megabytes)}}), Recovery, megabytes << 20);
   }

@@ -1,4 +1,5 @@
-// Āpta: one aptad with a pool for each way to use it; each client is a node of its own.
+// Āpta: one aptad with a pool for each way to use it; each client is a node of its own. Durable:
+// one pool with a log; the clients are threads of one node, as they share one LMDB or RocksDB.
 #include <fmt/format.h>
 
 #include <cstring>
@@ -15,7 +16,7 @@ namespace {
 
 class AptaConnection : public Connection {
  public:
-  AptaConnection(Client client, bool writes_in_place)
+  AptaConnection(std::shared_ptr<Client> client, bool writes_in_place)
       : client_(std::move(client)), writes_in_place_(writes_in_place) {}
 
   absl::Status Execute(absl::Span<const Op> ops, Reader* reader) override {
@@ -24,7 +25,7 @@ class AptaConnection : public Connection {
         const absl::StatusOr<Version> version = Put(op);
         if (!version.ok()) return version.status();
       } else {
-        const absl::StatusOr<Object> object = client_.Get(op.key);
+        const absl::StatusOr<Object> object = client_->Get(op.key);
         if (!object.ok()) return object.status();
         reader->Take(op, object->bytes());
       }
@@ -34,15 +35,15 @@ class AptaConnection : public Connection {
 
  private:
   absl::StatusOr<Version> Put(const Op& op) {
-    if (!writes_in_place_) return client_.Put(op.key, op.value);
-    absl::StatusOr<Draft> draft = client_.Create(op.key, op.value.size());
+    if (!writes_in_place_) return client_->Put(op.key, op.value);
+    absl::StatusOr<Draft> draft = client_->Create(op.key, op.value.size());
     if (!draft.ok()) return draft.status();
     // std::ranges::copy goes byte by byte in GCC 12: 330 us for 1 MiB.
     std::memcpy(draft->bytes().data(), op.value.data(), op.value.size());
     return draft->Commit();
   }
 
-  Client client_;
+  const std::shared_ptr<Client> client_;
   const bool writes_in_place_;
 };
 
@@ -60,16 +61,23 @@ constexpr Mode kModes[] = {{"apta", "strict", "strict", "isolated"},
 
 class AptaSystem : public System {
  public:
-  AptaSystem(const Mode& mode, std::string socket, std::shared_ptr<ServerProcess> server)
+  AptaSystem(const Mode& mode, std::string socket, std::shared_ptr<ServerProcess> server,
+             bool is_one_node)
       : System(std::string(mode.name), false),
         mode_(mode),
+        is_one_node_(is_one_node),
         socket_(std::move(socket)),
         server_(std::move(server)) {}
 
   absl::StatusOr<std::unique_ptr<Connection>> Connect() override {
-    absl::StatusOr<Client> client = Attach();
-    if (!client.ok()) return client.status();
-    return std::make_unique<AptaConnection>(*std::move(client), mode_.is_trusted());
+    std::shared_ptr<Client> client = shared_.lock();
+    if (client == nullptr || !is_one_node_) {
+      absl::StatusOr<Client> attached = Attach();
+      if (!attached.ok()) return attached.status();
+      client = std::make_shared<Client>(*std::move(attached));
+      shared_ = client;
+    }
+    return std::make_unique<AptaConnection>(std::move(client), mode_.is_trusted());
   }
 
   absl::Status Empty(absl::Span<const std::string_view> keys) override {
@@ -96,6 +104,8 @@ class AptaSystem : public System {
   }
 
   const Mode& mode_;
+  const bool is_one_node_;
+  std::weak_ptr<Client> shared_;
   std::string socket_;
   std::shared_ptr<ServerProcess> server_;
   int nodes_ = 0;
@@ -106,7 +116,8 @@ class AptaSystem : public System {
 absl::Status StartApta(const Setup& setup, Systems* systems) {
   const std::string socket = setup.folder + "/aptad.sock";
   std::vector<std::string> words = {setup.aptad, "--socket", socket};
-  for (const Mode& mode : kModes) {
+  const absl::Span<const Mode> modes(kModes, setup.is_durable ? 1 : std::size(kModes));
+  for (const Mode& mode : modes) {
     if (!setup.Wants(mode.name)) continue;
     // In the folder, which is removed: a pool's file stays when its server ends. A trusted pool
     // needs memory that nobody can truncate.
@@ -117,14 +128,17 @@ absl::Status StartApta(const Setup& setup, Systems* systems) {
     words.push_back("--pool");
     words.push_back(fmt::format("name={},coherence={},access={},bytes={},backing={}", mode.pool,
                                 mode.coherence, mode.access, setup.pool_bytes, backing));
+    if (setup.is_durable) {
+      words.back() += fmt::format(",durability=log,log={}/apta-log", setup.folder);
+    }
   }
   if (words.size() == 3) return absl::OkStatus();
   auto server = ServerProcess::Start(std::move(words), socket, setup.folder + "/aptad.log");
   if (!server.ok()) return server.status();
   const auto shared = std::make_shared<ServerProcess>(*std::move(server));
-  for (const Mode& mode : kModes) {
+  for (const Mode& mode : modes) {
     if (!setup.Wants(mode.name)) continue;
-    auto system = std::make_unique<AptaSystem>(mode, socket, shared);
+    auto system = std::make_unique<AptaSystem>(mode, socket, shared, setup.is_durable);
     const absl::Status populated = system->AwaitPopulation();
     if (!populated.ok()) return populated;
     systems->push_back(std::move(system));

@@ -5,7 +5,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -16,17 +15,13 @@
 
 #include "bench/cores.h"
 #include "bench/peers/call_peer.h"
+#include "bench/peers/program.h"
 #include "bench/peers/report.h"
 #include "bench/peers/statistics.h"
 #include "bench/temporary_folder.h"
 
 namespace apta::peers {
 namespace {
-
-constexpr int kExitFailed = 1;
-constexpr int kExitUsage = 2;
-
-std::atomic<bool> g_stop{false};  // set by a signal's handler, which can be given nothing else
 
 struct Flags {
   std::vector<std::string> peers;
@@ -56,7 +51,9 @@ void Declare(CLI::App* app, Flags* flags) {
   app->add_option("--bytes", flags->bytes, "Of the input, and of the result [16]")
       ->check(CLI::Range(1, 65'536));
   app->add_flag("--quick", flags->quick, "Whether it works, not how fast; about 2 s");
-  app->add_option("--json", flags->json, "Write all records there, too")->type_name("FILE");
+  app->add_option("--json", flags->json, "Write all records there, too")
+      ->type_name("FILE")
+      ->check(CLI::Validator(WhyNotWritten, ""));
   app->add_option("--folder", flags->folder,
                   "Where sockets go, in a folder of their own [/dev/shm]")
       ->check(CLI::ExistingDirectory);
@@ -133,7 +130,7 @@ absl::Status Measure(const Flags& flags, const CallSetup& setup, Report* report)
   }
   for (int round = 0; round < flags.rounds; ++round) {
     for (Contender& contender : contenders) {
-      if (g_stop.load()) return absl::CancelledError("interrupted");
+      if (Stop().load()) return absl::CancelledError("interrupted");
       const absl::Status status = TakeTurn(flags, &contender);
       if (!status.ok()) return named(contender.name, status);
     }
@@ -164,11 +161,8 @@ absl::Status Run(Flags flags) {
   auto folder = bench::TemporaryFolder::Create(flags.folder, "apta-calls");
   if (!folder.ok()) return folder.status();
   const auto self = std::filesystem::read_symlink("/proc/self/exe");
-  const CallSetup setup = {.folder = folder->path(),
-                           .aptad = flags.aptad.empty()
-                                        ? (self.parent_path() / "../../daemon/aptad").string()
-                                        : flags.aptad,
-                           .self = self};
+  const CallSetup setup = {
+      .folder = folder->path(), .aptad = AptadProgram(flags.aptad), .self = self};
   bench::UseCores(bench::Cores::kCallers);
   if (flags.quick) Print("quick run: the figures mean nothing\n");
   Report report;
@@ -194,9 +188,10 @@ int Serve(std::string_view name, const std::string& socket) {
 }
 
 int Main(int argc, char** argv) {
-  signal(SIGPIPE, SIG_IGN);
-  if (argc == 4 && std::string_view(argv[1]) == "--serve") return Serve(argv[2], argv[3]);
-  for (const int ending : {SIGINT, SIGTERM, SIGHUP}) signal(ending, [](int) { g_stop = true; });
+  if (argc == 4 && std::string_view(argv[1]) == "--serve") {
+    signal(SIGPIPE, SIG_IGN);
+    return Serve(argv[2], argv[3]);
+  }
   CLI::App app(
       "Calls a function that does nothing in another process: of Āpta, and over a plain Unix "
       "socket,\n"
@@ -204,15 +199,7 @@ int Main(int argc, char** argv) {
       "Starts and stops what it needs; takes about 10 seconds.");
   Flags flags;
   Declare(&app, &flags);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& fault) {
-    return app.exit(fault) == 0 ? 0 : kExitUsage;
-  }
-  const absl::Status status = Run(flags);
-  if (status.ok()) return 0;
-  fmt::print(stderr, "apta_call_peers: {}\n", std::string(status.message()));
-  return kExitFailed;
+  return RunProgram(&app, argc, argv, [&] { return Run(flags); });
 }
 
 }  // namespace

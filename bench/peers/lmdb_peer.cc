@@ -1,4 +1,5 @@
-// LMDB on tmpfs: no syncs, a writable map, values read in place, read transactions used again.
+// LMDB on tmpfs: no syncs, a writable map, values read in place, read transactions used again. Or
+// durable: as it is unless one asks for less.
 #include <fmt/format.h>
 #include <lmdb.h>
 
@@ -67,8 +68,11 @@ class LmdbConnection : public Connection {
 
 class LmdbSystem : public System {
  public:
-  LmdbSystem(std::string folder, std::uint64_t capacity_bytes)
-      : System("lmdb", false), folder_(std::move(folder)), capacity_bytes_(capacity_bytes) {}
+  LmdbSystem(std::string folder, std::uint64_t capacity_bytes, bool is_durable)
+      : System("lmdb", false),
+        folder_(std::move(folder)),
+        capacity_bytes_(capacity_bytes),
+        is_durable_(is_durable) {}
   ~LmdbSystem() override { Close(); }
 
   absl::Status Empty(absl::Span<const std::string_view> /*keys*/) override {
@@ -94,9 +98,11 @@ class LmdbSystem : public System {
     if (code == 0) code = mdb_env_set_mapsize(env_, capacity_bytes_);
     // NOTLS: a read transaction is its connection's, whichever thread uses that. NOMEMINIT: pages
     // that are about to be written need not be cleared.
-    constexpr unsigned kFlags =
-        MDB_NOSYNC | MDB_WRITEMAP | MDB_NOTLS | MDB_NOMEMINIT | MDB_NORDAHEAD;
-    if (code == 0) code = mdb_env_open(env_, folder_.c_str(), kFlags, 0600);
+    constexpr unsigned kDurable = MDB_NOTLS | MDB_NOMEMINIT | MDB_NORDAHEAD;
+    constexpr unsigned kInMemory = kDurable | MDB_NOSYNC | MDB_WRITEMAP;
+    const unsigned flags = is_durable_ ? kDurable : kInMemory;
+    if (code == 0) code = mdb_env_set_maxreaders(env_, 512);
+    if (code == 0) code = mdb_env_open(env_, folder_.c_str(), flags, 0600);
     MDB_txn* txn = nullptr;
     if (code == 0) code = mdb_txn_begin(env_, nullptr, 0, &txn);
     if (code == 0) code = mdb_dbi_open(txn, nullptr, 0, &dbi_);
@@ -111,6 +117,7 @@ class LmdbSystem : public System {
 
   std::string folder_;
   std::uint64_t capacity_bytes_;
+  bool is_durable_;
   MDB_env* env_ = nullptr;
   MDB_dbi dbi_ = 0;
 };
@@ -120,8 +127,8 @@ class LmdbSystem : public System {
 absl::Status StartLmdb(const Setup& setup, Systems* systems) {
   if (!setup.Wants("lmdb")) return absl::OkStatus();
   // Room for copies on write and the list of free pages; the file stays sparse.
-  systems->push_back(
-      std::make_unique<LmdbSystem>(setup.folder + "/lmdb", 4 * setup.capacity_bytes));
+  systems->push_back(std::make_unique<LmdbSystem>(setup.folder + "/lmdb", 4 * setup.capacity_bytes,
+                                                  setup.is_durable));
   return absl::OkStatus();
 }
 

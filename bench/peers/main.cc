@@ -1,34 +1,22 @@
 // Āpta beside what one would use otherwise: the same workload, on all systems in turns, in one run.
-#include <errno.h>
 #include <fmt/format.h>
-#include <signal.h>
-#include <string.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <atomic>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "bench/cores.h"
 #include "bench/peers/measure.h"
-#include "bench/peers/process.h"
+#include "bench/peers/program.h"
 #include "bench/peers/run.h"
 #include "bench/temporary_folder.h"
 
 namespace apta::peers {
 namespace {
-
-constexpr int kExitFailed = 1;
-constexpr int kExitUsage = 2;
-
-std::atomic<bool> g_stop{false};  // set by a signal's handler, which can be given nothing else
 
 // 64 MiB is measured on demand: its loading alone takes longer than all of a smaller size's turns.
 const std::vector<SizeClass> kSizes = {{"64B", 64, 65'536},       {"4KiB", 4 << 10, 16'384},
@@ -50,16 +38,6 @@ std::vector<std::string> Names(const auto& from, const auto& name_of) {
   std::vector<std::string> names;
   for (const auto& one : from) names.emplace_back(name_of(one));
   return names;
-}
-
-// Before minutes of measuring, not after them. "": it can be.
-std::string WhyNotWritten(const std::string& path) {
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  const bool is_possible = access(parent.empty() ? "." : parent.c_str(), W_OK | X_OK) == 0;
-  const int why = is_possible ? EISDIR : errno;
-  std::error_code ignored;
-  if (is_possible && !std::filesystem::is_directory(path, ignored)) return "";
-  return fmt::format("{} cannot be written: {}", path, strerrordesc_np(why));
 }
 
 void Declare(CLI::App* app, Flags* flags) {
@@ -158,11 +136,7 @@ RunOptions OptionsOf(const Flags& flags) {
 Setup SetupOf(const Flags& flags, const RunOptions& options, const std::string& folder) {
   Setup setup;
   setup.folder = folder;
-  setup.aptad = flags.aptad;
-  if (setup.aptad.empty()) {
-    const auto self = std::filesystem::read_symlink("/proc/self/exe");
-    setup.aptad = self.parent_path() / "../../daemon/aptad";
-  }
+  setup.aptad = AptadProgram(flags.aptad);
   setup.pool_backing = flags.backing;
   setup.wanted = flags.systems;
   for (const SizeClass& size : options.sizes) {
@@ -213,7 +187,7 @@ absl::Status Run(const Flags& flags) {
   {
     Systems systems;
     status = StartAll(setup, &systems);
-    if (status.ok()) status = RunAll(options, systems, g_stop, &report);
+    if (status.ok()) status = RunAll(options, systems, Stop(), &report);
   }
   report.PrintSummary();
   if (flags.quick) Print("quick run: the figures mean nothing\n");
@@ -224,24 +198,13 @@ absl::Status Run(const Flags& flags) {
 }
 
 int Main(int argc, char** argv) {
-  // A client that writes to a server that is gone gets an error, not a signal.
-  signal(SIGPIPE, SIG_IGN);
-  for (const int ending : {SIGINT, SIGTERM, SIGHUP}) signal(ending, [](int) { g_stop = true; });
   CLI::App app(
       "Measures Āpta, Boost.Interprocess, LMDB, RocksDB, Redis, memcached and plain files\n"
       "on the same workloads, in turns, so that the machine's drift hits all of them.\n"
       "Starts and stops what it needs; takes about 5 minutes.");
   Flags flags;
   Declare(&app, &flags);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& fault) {
-    return app.exit(fault) == 0 ? 0 : kExitUsage;
-  }
-  const absl::Status status = Run(flags);
-  if (status.ok()) return 0;
-  fmt::print(stderr, "apta_peers: {}\n", std::string(status.message()));
-  return kExitFailed;
+  return RunProgram(&app, argc, argv, [&] { return Run(flags); });
 }
 
 }  // namespace

@@ -85,7 +85,10 @@ class System {
 
 // What the systems are started with.
 struct Setup {
-  std::string folder;                // theirs alone, in memory (tmpfs); removed with all in it
+  std::string folder;  // theirs alone; removed with all in it
+  // A put has survived a power loss when it returns; `folder` is on a disk. Else nothing is synced,
+  // and `folder` is in memory (tmpfs).
+  bool is_durable = false;
   std::string aptad;                 // the memory server's program
   std::string pool_backing;          // of Āpta's pools: memfd, hugetlb or file
   std::uint64_t pool_bytes = 0;      // of each of Āpta's pools
@@ -105,11 +108,17 @@ absl::Status StartLmdb(const Setup& setup, Systems* systems);
 absl::Status StartRocksdb(const Setup& setup, Systems* systems);
 absl::Status StartBoost(const Setup& setup, Systems* systems);
 absl::Status StartFile(const Setup& setup, Systems* systems);
+// Durable ones only.
+absl::Status StartSqlite(const Setup& setup, Systems* systems);
+absl::Status StartBare(const Setup& setup, Systems* systems);
 
 // Names, in the order of the tables.
 inline constexpr std::string_view kSystemNames[] = {
     "apta",    "apta-uncached", "apta-trusted",    "boost",     "lmdb",
     "rocksdb", "redis",         "redis-pipelined", "memcached", "memcached-pipelined",
     "file"};
+inline constexpr std::string_view kDurableSystemNames[] = {
+    "apta",       "lmdb",           "rocksdb",        "redis",
+    "sqlite-wal", "sqlite-journal", "bare-fdatasync", "bare-direct"};
 
 }  // namespace apta::peers

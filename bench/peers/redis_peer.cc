@@ -1,4 +1,5 @@
-// Redis over a Unix socket with hiredis, nothing written to disk; alone and pipelined.
+// Redis over a Unix socket with hiredis: nothing written to disk, alone and pipelined; or durable,
+// an append-only file that is synced before any reply.
 #include <fmt/format.h>
 #include <hiredis/hiredis.h>
 
@@ -106,12 +107,22 @@ absl::Status StartRedis(const Setup& setup, Systems* systems) {
   std::shared_ptr<ServerProcess> shared;
   const std::string socket = setup.folder + "/redis.sock";
   for (const auto& [name, is_pipelined] : variants) {
-    if (!setup.Wants(name)) continue;
+    if (!setup.Wants(name) || (setup.is_durable && is_pipelined)) continue;
     if (shared == nullptr) {
-      auto server = ServerProcess::Start(
-          {"redis-server", "--port", "0", "--unixsocket", socket, "--unixsocketperm", "700",
-           "--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", setup.folder},
-          socket, setup.folder + "/redis.log");
+      std::vector<std::string> words = {
+          "redis-server", "--port",      "0", "--unixsocket", socket, "--unixsocketperm",
+          "700",          "--save",      "",  "--daemonize",  "no",   "--dir",
+          setup.folder,   "--appendonly"};
+      if (setup.is_durable) {
+        // Never written anew in the background, in its favour: the run is shorter than the disk.
+        for (const char* word :
+             {"yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"}) {
+          words.push_back(word);
+        }
+      } else {
+        words.push_back("no");
+      }
+      auto server = ServerProcess::Start(std::move(words), socket, setup.folder + "/redis.log");
       if (!server.ok()) return server.status();
       shared = std::make_shared<ServerProcess>(*std::move(server));
     }

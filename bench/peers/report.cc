@@ -51,10 +51,17 @@ bool IsSameCell(const Record& a, const Record& b) {
          a.clients == b.clients && a.op == b.op;
 }
 
+// "950", "12.3k", "1.05M": of operations per second.
+std::string Rate(double per_s) {
+  if (per_s >= 999'500) return fmt::format("{:.2f}M", per_s / 1e6);
+  if (per_s >= 999.5) return fmt::format("{:.1f}k", per_s / 1e3);
+  return fmt::format("{:.0f}", per_s);
+}
+
 std::string Field(const Record& record) {
-  return fmt::format("{:>7}{} ±{:>2.0f}% {:>7} {:>6}", Time(record.median_ns),
+  return fmt::format("{:>7}{} ±{:>2.0f}% {:>7} {:>6} {:>6}", Time(record.median_ns),
                      record.batch_ops > 1 ? '*' : ' ', std::min(record.cv * 100, 99.0),
-                     Time(record.p99_ns), Ratio(record.ratio));
+                     Time(record.p99_ns), Ratio(record.ratio), Rate(record.ops_per_s));
 }
 
 nlohmann::json ToJson(const Record& record) {
@@ -132,14 +139,14 @@ void Report::PrintBlock(std::string_view title,
   }
   Print("\n{}\n{:<20}", title, "");
   for (const std::string_view workload : workloads) {
-    Print("| {:<5}{:>3}  ±    {:>7} {:>6} ", workload, "p50", "p99", "×Āpta");
+    Print("| {:<5}{:>3}  ±    {:>7} {:>6} {:>6} ", workload, "p50", "p99", "×Āpta", "per s");
   }
   Print("\n");
   for (const std::string& system : systems) {
     Print("{:<20}", system);
     for (const std::string_view workload : workloads) {
       const auto field = fields.find({system, std::string(workload)});
-      Print("| {:<28} ", field != fields.end() ? field->second : "");
+      Print("| {:<35} ", field != fields.end() ? field->second : "");
     }
     Print("\n");
   }

@@ -1,4 +1,6 @@
-// RocksDB on tmpfs: no write-ahead log, no compression, all values in the block cache, pinned gets.
+// RocksDB: no compression, all values in the block cache, pinned gets. On tmpfs without a
+// write-ahead log; or durable, with one that is synced by each group of puts, in files that are
+// used again.
 #include <fmt/format.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
@@ -25,15 +27,16 @@ absl::Status StatusOf(const rocksdb::Status& status) {
 
 rocksdb::Slice SliceOf(std::string_view text) { return {text.data(), text.size()}; }
 
-rocksdb::WriteOptions Unlogged() {
+rocksdb::WriteOptions WritesOf(bool is_durable) {
   rocksdb::WriteOptions options;
-  options.disableWAL = true;
+  options.disableWAL = !is_durable;
+  options.sync = is_durable;
   return options;
 }
 
 class RocksdbConnection : public Connection {
  public:
-  explicit RocksdbConnection(rocksdb::DB* db) : db_(db) {}
+  RocksdbConnection(rocksdb::DB* db, bool is_durable) : db_(db), writing_(WritesOf(is_durable)) {}
 
   absl::Status Execute(absl::Span<const Op> ops, Reader* reader) override {
     for (const Op& op : ops) {
@@ -54,15 +57,18 @@ class RocksdbConnection : public Connection {
 
  private:
   rocksdb::DB* db_;
-  const rocksdb::WriteOptions writing_ = Unlogged();
+  const rocksdb::WriteOptions writing_;
   const rocksdb::ReadOptions reading_;
   rocksdb::PinnableSlice value_;
 };
 
 class RocksdbSystem : public System {
  public:
-  RocksdbSystem(std::string folder, std::uint64_t capacity_bytes, std::uint64_t max_value_bytes)
-      : System("rocksdb", false), folder_(std::move(folder)) {
+  RocksdbSystem(std::string folder, std::uint64_t capacity_bytes, std::uint64_t max_value_bytes,
+                bool is_durable)
+      : System("rocksdb", false), folder_(std::move(folder)), is_durable_(is_durable) {
+    // Blocks of a file that was written before are overwritten without a change of its own records.
+    if (is_durable) options_.recycle_log_file_num = 4;
     options_.create_if_missing = true;
     options_.compression = rocksdb::kNoCompression;
     options_.write_buffer_size = std::max<std::size_t>(128 << 20, 4 * max_value_bytes);
@@ -91,7 +97,7 @@ class RocksdbSystem : public System {
   }
 
   absl::StatusOr<std::unique_ptr<Connection>> Connect() override {
-    return std::make_unique<RocksdbConnection>(db_.get());
+    return std::make_unique<RocksdbConnection>(db_.get(), is_durable_);
   }
 
   // Gets pin what is in the block cache; what is still in a memtable they copy.
@@ -117,6 +123,7 @@ class RocksdbSystem : public System {
   }
 
   std::string folder_;
+  bool is_durable_;
   rocksdb::Options options_;
   std::unique_ptr<rocksdb::DB> db_;
 };
@@ -125,8 +132,8 @@ class RocksdbSystem : public System {
 
 absl::Status StartRocksdb(const Setup& setup, Systems* systems) {
   if (!setup.Wants("rocksdb")) return absl::OkStatus();
-  systems->push_back(std::make_unique<RocksdbSystem>(setup.folder + "/rocksdb",
-                                                     setup.capacity_bytes, setup.max_value_bytes));
+  systems->push_back(std::make_unique<RocksdbSystem>(
+      setup.folder + "/rocksdb", setup.capacity_bytes, setup.max_value_bytes, setup.is_durable));
   return absl::OkStatus();
 }
 

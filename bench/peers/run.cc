@@ -169,7 +169,7 @@ class Runner {
       if (!status.ok()) return status;
     }
     std::vector<std::string_view> columns;
-    for (const Workload& workload : kWorkloads) columns.push_back(workload.name);
+    for (const std::string& name : options_.workloads) columns.push_back(name);
     report_->PrintBlock(fmt::format("{}, {} keys, {}, {} client{}", dataset.label(), dataset.size(),
                                     NameOf(popularity), clients, clients > 1 ? "s" : ""),
                         columns);
