@@ -140,6 +140,7 @@ class Recording {
 class Log {
  public:
   using Kind = sim::Operation::Kind;
+  static constexpr int kAtOnce = 2;
 
   Log(Recording* recording, std::uint32_t process,
       Recording::Calls calls = Recording::Calls::kDirect)
@@ -155,9 +156,10 @@ class Log {
 
   // Of all threads of all processes, above 0.
   std::uint32_t client() const { return index_ + 1; }
-  bool full() const { return next_ == end_; }
+  // No room for kAtOnce more.
+  bool full() const { return end_ - next_ < kAtOnce; }
 
-  // REQUIRES: !full()
+  // REQUIRES: !full() at most kAtOnce calls ago.
   void Begin(Kind kind, std::uint64_t key, std::uint64_t value = 0, std::uint64_t expected = 0) {
     sim::Operation& record = *next_++;
     record = {.kind = kind,
