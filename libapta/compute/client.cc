@@ -179,6 +179,12 @@ T Field(const nlohmann::json& object, const char* name) {
 
 }  // namespace
 
+std::optional<ObjectPages> Client::Pages(const Object& object) const {
+  const Session* session = runtime_->session();
+  if (session == nullptr) return std::nullopt;
+  return session->Pages(object);
+}
+
 absl::StatusOr<std::vector<NodeInfo>> Client::Nodes() const {
   if (runtime_->is_forked()) return runtime_->WhyNot();
   const absl::StatusOr<nlohmann::json> state = AskState(*runtime_);

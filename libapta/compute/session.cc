@@ -491,6 +491,20 @@ BytesView Session::PayloadAt(std::uint64_t extent) const {
   return header != nullptr ? BytesView(header->payload(), header->payload_bytes) : BytesView();
 }
 
+std::optional<ObjectPages> Session::Pages(const Object& object) const {
+  // A pointer into another mapping compares like any other number.
+  const auto at = reinterpret_cast<std::uintptr_t>(object.bytes_.data());
+  const auto begin = reinterpret_cast<std::uintptr_t>(region_.data());
+  if ((object.pin_ & Object::kCopy) != 0 || region_.outlives_server() || at < begin ||
+      at - begin >= region_.size_bytes() || (at - begin) % fabric::kPageBytes != 0 ||
+      object.size() < fabric::kPageAlignedPayloadBytes) {
+    return std::nullopt;
+  }
+  absl::StatusOr<fabric::UniqueFd> fd = region_.ReadOnlyFd();
+  if (!fd.ok()) return std::nullopt;
+  return ObjectPages{.fd = fd->Release(), .offset = at - begin};
+}
+
 }  // namespace apta::compute
 
 namespace apta {

@@ -151,6 +151,9 @@ class Session {
     Session* session_;
   };
 
+  // See Client::Pages. The object's pin keeps the region from being given back meanwhile.
+  std::optional<ObjectPages> Pages(const Object& object) const;
+
   void AddStats(ClientStats* stats) const;
 
  private:

@@ -426,6 +426,7 @@ absl::StatusOr<Region> Region::Map(UniqueFd fd, std::uint64_t bytes, bool writab
   region.size_bytes_ = bytes;
   region.clients_write_ = writable;
   const int seals = fcntl(fd.get(), F_GET_SEALS);
+  region.fd_ = std::move(fd);
   region.outlives_server_ = seals < 0 || (seals & F_SEAL_SHRINK) == 0;
   return region;
 }
@@ -436,7 +437,11 @@ absl::StatusOr<UniqueFd> Region::client_fd() const {
     if (!fd.valid()) return ErrnoError(backing_, "dup");
     return fd;
   }
-  // A description of its own that was opened for reading.
+  return ReadOnlyFd();
+}
+
+// A description of its own that was opened for reading.
+absl::StatusOr<UniqueFd> Region::ReadOnlyFd() const {
   UniqueFd fd(open(fmt::format("/proc/self/fd/{}", fd_.get()).c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return ErrnoError(backing_, "opening it read-only");
   return fd;

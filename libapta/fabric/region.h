@@ -93,6 +93,8 @@ class Region {
   // A descriptor to send to a client: read-only for good unless options.clients_write (a sealed
   // memfd; for files and objects a descriptor that was opened read-only, and permissions).
   absl::StatusOr<UniqueFd> client_fd() const;
+  // One that is open for reading only, whatever else there is.
+  absl::StatusOr<UniqueFd> ReadOnlyFd() const;
 
   // Faults all pages in, on a thread of its own, in slices from `first_offset` on, without
   // disturbing contents, and makes them the 2 MiB pages that can be had. What populated_bytes()

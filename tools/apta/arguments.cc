@@ -143,6 +143,25 @@ void DeclareStoredVerbs(CLI::App* app, Arguments* arguments) {
   AddText(restore, "POOL", &arguments->client.pool, "Its name; its other objects stay")->required();
 }
 
+void DeclareSharedVerbs(CLI::App* app, Arguments* arguments) {
+  CLI::App* exec = AddVerb(app, "exec", Verb::kExec,
+                           "Run a program whose shared memory (shm_open, /dev/shm, shmget) is on "
+                           "objects, as a process of a compute server: exec --node NAME -- PROGRAM",
+                           arguments);
+  AddText(exec, "--node", &arguments->client.node,
+          "The compute server: its processes share working copies; $APTA_NODE, else the host's",
+          "NAME");
+  AddText(exec, "--names", &arguments->names, "Only these segments; $APTA_SHMEM, else *", "GLOB");
+  AddText(exec, "PROGRAM", &arguments->command, "And its arguments, behind --")->required();
+
+  CLI::App* shared = app->add_subcommand("shm", "Shared memory that is on objects");
+  shared->require_subcommand(1);
+  shared->fallthrough();
+  CLI::App* list = AddVerb(shared, "ls", Verb::kListShared,
+                           "List segments by name: size, version and number of sharers", arguments);
+  list->add_flag("--json", arguments->json, "As JSON");
+}
+
 void DeclareServerVerbs(CLI::App* app, Arguments* arguments, Durations* durations) {
   CLI::App* nodes =
       AddVerb(app, "nodes", Verb::kNodes,
@@ -192,6 +211,7 @@ absl::StatusOr<Arguments> ParseArguments(int argc, const char* const* argv) {
   DeclareServerVerbs(&app, &arguments, &durations);
   DeclareRunVerbs(&app, &arguments);
   DeclareStoredVerbs(&app, &arguments);
+  DeclareSharedVerbs(&app, &arguments);
   try {
     app.parse(MarkTexts(argc, argv));
   } catch (const CLI::CallForHelp&) {

@@ -27,7 +27,9 @@ enum class Verb {
   kDoctor,
   kFsck,
   kDump,
-  kRestore
+  kRestore,
+  kExec,
+  kListShared
 };
 
 struct Arguments {
@@ -40,14 +42,16 @@ struct Arguments {
   std::string prefix;              // ls
   // put, get; run: the workflow; "-" = standard input, standard output. fsck, dump, restore.
   std::string file = "-";
-  bool details = false;    // ls
-  bool json = false;       // ls, stat, nodes, pools, run, runs, doctor
-  std::string function;    // call
-  std::string input;       // call, run: text, "@FILE" or "-"
-  CallOptions call;        // call
-  std::string run_name;    // run; "" = one is made up
-  std::string shown_run;   // run: not empty = show this one, run nothing
-  std::string root = "/";  // doctor: where the machine's /proc and /sys are
+  bool details = false;              // ls
+  bool json = false;                 // ls, stat, nodes, pools, run, runs, doctor
+  std::string function;              // call
+  std::string input;                 // call, run: text, "@FILE" or "-"
+  CallOptions call;                  // call
+  std::string run_name;              // run; "" = one is made up
+  std::string shown_run;             // run: not empty = show this one, run nothing
+  std::vector<std::string> command;  // exec: a program and its arguments
+  std::string names;                 // exec: a glob of segments; "" = $APTA_SHMEM
+  std::string root = "/";            // doctor: where the machine's /proc and /sys are
 };
 
 // INVALID_ARGUMENT: wrong usage, in one line.

@@ -15,6 +15,7 @@
 
 #include "apta/client.h"
 #include "tools/apta/doctor.h"
+#include "tools/apta/exec.h"
 #include "tools/apta/file_io.h"
 #include "tools/apta/json_text.h"
 #include "tools/apta/progress.h"
@@ -26,6 +27,7 @@ namespace {
 
 constexpr std::size_t kSliceBytes = std::size_t{1} << 20;
 constexpr std::size_t kPageObjects = 1000;
+const std::string kSharedPrefix = "shm/";  // of the objects that are segments of libapta_shmem.so
 
 void Report(std::string_view what, const absl::Status& status) {
   Tell(fmt::format("apta: {}{}\n", what, Printable(status.ToString())));
@@ -130,16 +132,20 @@ absl::StatusOr<std::vector<ObjectInfo>> ListAll(Client* client, const std::strin
 absl::Status List(const Arguments& arguments, Output* output) {
   auto client = Connect(arguments);
   if (!client.ok()) return client.status();
-  const auto objects = ListAll(&*client, arguments.prefix);
+  const bool shared = arguments.verb == Verb::kListShared;
+  auto objects = ListAll(&*client, shared ? kSharedPrefix : arguments.prefix);
   if (!objects.ok()) return objects.status();
+  if (shared) {
+    for (ObjectInfo& object : *objects) object.key.erase(0, kSharedPrefix.size());
+  }
 
   if (arguments.json) {
     nlohmann::json list = nlohmann::json::array();
     for (const ObjectInfo& object : *objects) list.push_back(ToJson(object));
     return output->Write(Dump(list));
   }
-  if (arguments.details) {
-    Table table({">SIZE", ">VERSION", ">SHARERS", "KEY"});
+  if (arguments.details || shared) {
+    Table table({">SIZE", ">VERSION", ">SHARERS", shared ? "NAME" : "KEY"});
     for (const ObjectInfo& object : *objects) {
       table.Add({FormatBytes(object.size), fmt::format("{}", object.version),
                  fmt::format("{}", object.sharers), Printable(object.key)});
@@ -414,6 +420,10 @@ int RunCommand(const Arguments& arguments, Output* output) {
     case Verb::kGet:
       status = Get(arguments, output);
       break;
+    case Verb::kExec:
+      status = Exec(arguments);
+      break;
+    case Verb::kListShared:
     case Verb::kList:
       status = List(arguments, output);
       break;

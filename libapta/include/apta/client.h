@@ -96,6 +96,12 @@ struct ClientStats {
   Placement placement = Placement::kInPlace;  // what kAuto decided
 };
 
+// Where an object's bytes stand in a file.
+struct ObjectPages {
+  int fd;                // open for reading only, its owner closes it
+  std::uint64_t offset;  // of the first byte, a multiple of 4,096
+};
+
 // A node as the memory server sees it.
 struct NodeInfo {
   std::uint32_t id = 0;  // slot; reused after the node is gone
@@ -275,6 +281,12 @@ class Client {
   absl::StatusOr<RunInfo> FindRun(std::string_view name);
   // All runs, by name; without their outputs.
   absl::StatusOr<std::vector<RunInfo>> Runs();
+
+  // For mapping an object once more, at an address of one's own or copy-on-write: what is mapped
+  // keeps its contents for as long as `object` lives. Nullopt: this object cannot be mapped, being
+  // smaller than 64 KiB, a private copy, of an earlier session, or in a pool whose region outlives
+  // its memory server.
+  std::optional<ObjectPages> Pages(const Object& object) const;
 
   ClientStats stats() const;
   const std::string& node() const;

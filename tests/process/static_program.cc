@@ -1,0 +1,2 @@
+// What `apta exec` refuses: a program without a dynamic loader.
+int main() { return 0; }
