@@ -1,4 +1,4 @@
-// A set of nodes: four words, no allocation.
+// A set of nodes: a few words, no allocation.
 #pragma once
 
 #include <array>
@@ -33,7 +33,11 @@ class NodeSet {
     ForEachWord([&](std::size_t i) { word_[i] |= other.word_[i]; });
   }
   bool Contains(NodeId node) const { return (word_[WordOf(node)] & BitOf(node)) != 0; }
-  bool empty() const { return (word_[0] | word_[1] | word_[2] | word_[3]) == 0; }
+  bool empty() const {
+    std::uint64_t any = 0;
+    ForEachWord([&](std::size_t i) { any |= word_[i]; });
+    return any == 0;
+  }
   int size() const {
     int count = 0;
     for (const std::uint64_t word : word_) count += std::popcount(word);
@@ -71,6 +75,6 @@ class NodeSet {
 
   std::array<std::uint64_t, kWords> word_{};
 };
-static_assert(fabric::kMaxNodes == 256, "empty() looks at four words");
+static_assert(fabric::kMaxNodes % 64 == 0);
 
 }  // namespace apta::daemon

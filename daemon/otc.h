@@ -30,6 +30,7 @@
 #include <optional>
 
 #include "daemon/node_set.h"
+#include "fabric/extent.h"
 #include "fabric/lazy_array.h"
 
 namespace apta::daemon {
@@ -81,7 +82,7 @@ class Otc {
   std::uint64_t max_entries() const { return max_entries_; }
 
  private:
-  struct Entry {
+  struct alignas(fabric::kCacheLineBytes) Entry {
     // What other threads may read. Relaxed, as it says nothing about anything else.
     std::atomic<std::uint64_t> hash;  // of the key; 0 = free
     std::array<std::atomic<std::uint64_t>, NodeSet::kWords> sharer_words;
@@ -89,7 +90,6 @@ class Otc {
     std::uint32_t rounds;  // outstanding (invariant 2)
     State state;
     bool visited;  // since PickVictim passed
-    std::uint64_t unused[2];
 
     std::uint64_t key_hash() const { return hash.load(std::memory_order_relaxed); }
     NodeSet sharers() const;
@@ -97,7 +97,7 @@ class Otc {
     void MoveTo(Entry* other);
     void Clear();
   };
-  static_assert(sizeof(Entry) == 64);
+  static_assert(sizeof(Entry) == 64 || fabric::kMaxNodes > 256);
 
   // Linear probing from Slot(hash) without wrapping around: a tail of kTail entries follows the
   // table, and deletion shifts entries back, so an entry only ever moves to a lower position,

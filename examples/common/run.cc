@@ -100,7 +100,10 @@ absl::StatusOr<Measured> RunOnce(const Application& application, const apta::Wor
                     .reports = *std::move(reports),
                     .total_ns = end_ns - begin_ns,
                     .outside_ns = 0,
-                    .outcome = *std::move(outcome)};
+                    .outcome = *std::move(outcome),
+                    .run = input_options.run,
+                    .objects = {}};
+  for (const auto& [key, value] : input->objects) measured.objects.emplace_back(key, value.size());
   measured.outside_ns = OutsideNs(measured.reports, begin_ns, end_ns);
   return measured;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -25,6 +26,8 @@ struct Measured {
   std::int64_t total_ns;
   std::int64_t outside_ns;  // of it, no function ran: calls, commits, the workflow itself
   Outcome outcome;
+  std::string run;                                             // prefix of its keys
+  std::vector<std::pair<std::string, std::uint64_t>> objects;  // put before: key, bytes
 };
 
 // The last of options.runs.
@@ -46,5 +49,7 @@ std::string PaperTable(const std::vector<Measured>& applications);        // bes
 // A line for each application and policy: hits and misses of all runs, medians of their times.
 std::string PolicyTable(const std::vector<Compared>& compared);
 nlohmann::json ToJson(const Measured& measured);
+// The gets, puts and times between them of each invocation, as tools/apta-sim replays them.
+nlohmann::json TraceOf(const Measured& measured);
 
 }  // namespace examples

@@ -17,6 +17,16 @@
 
 namespace examples {
 
+// A get or a put of an invocation, for --record.
+struct Access {
+  std::string what;  // get | put
+  std::string key;
+  std::uint64_t bytes = 0;
+  std::int64_t begin_ns = 0;
+  std::int64_t end_ns = 0;
+};
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Access, what, key, bytes, begin_ns, end_ns)
+
 // What one invocation did. Times of one machine's steady clock: comparable between processes.
 struct Report {
   std::string function;
@@ -29,9 +39,10 @@ struct Report {
   int misses = 0;
   int puts = 0;               // without invalidation
   int invalidating_puts = 0;  // other nodes shared the version that was replaced
+  std::vector<Access> accesses;
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Report, function, node, begin_ns, end_ns, get_ns, put_ns, hits,
-                                   misses, puts, invalidating_puts)
+                                   misses, puts, invalidating_puts, accesses)
 
 class Task {
  public:

@@ -23,6 +23,7 @@ struct Options {
   std::vector<std::string> names;
   examples::RunOptions run;
   std::string output;
+  std::string record;
   bool json = false;
   bool serve = false;
   std::vector<std::string> policies;  // compared
@@ -72,6 +73,7 @@ absl::Status WriteFiles(const Measured& measured, const std::string& folder) {
 
 absl::Status RunAll(const std::vector<const Application*>& applications, const Options& options) {
   std::vector<Measured> all;
+  std::error_code error;
   for (const Application* application : applications) {
     examples::RunOptions run = options.run;
     absl::StatusOr<std::string> variant = VariantFor(*application, options);
@@ -85,6 +87,13 @@ absl::Status RunAll(const std::vector<const Application*>& applications, const O
     }
     if (!options.output.empty()) {
       if (absl::Status done = WriteFiles(*measured, options.output); !done.ok()) return done;
+    }
+    if (!options.record.empty()) {
+      std::filesystem::create_directories(options.record, error);
+      absl::Status recorded =
+          examples::WriteFile(fmt::format("{}/{}.json", options.record, application->name),
+                              examples::TraceOf(*measured).dump(1) + "\n");
+      if (!recorded.ok()) return recorded;
     }
     all.push_back(*std::move(measured));
   }
@@ -159,6 +168,8 @@ int main(int argc, char** argv) {
   app.add_option("--data", options.run.data, "folder with inputs of the paper's size");
   app.add_option("--variant", options.run.variant, "gemm: dense");
   app.add_option("--output", options.output, "folder for what the applications make");
+  app.add_option("--record", options.record,
+                 "folder for traces of what was shown, which tools/apta-sim replays");
   app.add_option("--runs", options.run.runs, "the last one is shown, those before warm up")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();

@@ -17,7 +17,11 @@ namespace apta::fabric {
 
 // A slot of the memory server for one attached node; reused after the node is gone.
 using NodeId = std::uint16_t;
+#ifdef APTA_MAX_NODES  // of tools/apta-sim, whose nodes are no processes
+inline constexpr int kMaxNodes = APTA_MAX_NODES;
+#else
 inline constexpr int kMaxNodes = 256;
+#endif
 
 // How many requests of one node can be under way at once: one per lane.
 inline constexpr int kLanes = 64;

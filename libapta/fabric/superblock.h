@@ -17,7 +17,11 @@ namespace apta::fabric {
 
 inline constexpr std::uint64_t kRegionMagic = 0x314e4f4947455241;  // "AREGION1" on disk
 inline constexpr std::uint32_t kRegionLayoutVersion = 1;
+#ifdef APTA_MAX_SHARDS  // of tools/apta-sim
+inline constexpr int kMaxShards = APTA_MAX_SHARDS;
+#else
 inline constexpr int kMaxShards = 16;
+#endif
 
 // One line per shard, written by that shard's home alone.
 struct alignas(kCacheLineBytes) HomeStatus {
