@@ -43,7 +43,10 @@ class PrivateMapping {
   const std::uint64_t bytes_;
 };
 
-absl::StatusOr<std::vector<std::string>> CheckRegion(const std::string& path) {
+using OnProgress = std::function<void(double)>;
+
+absl::StatusOr<std::vector<std::string>> CheckRegion(const std::string& path,
+                                                     const OnProgress& on_progress) {
   const fabric::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat file;
   if (!fd.valid() || fstat(fd.get(), &file) != 0) return absl::ErrnoToStatus(errno, path);
@@ -63,7 +66,7 @@ absl::StatusOr<std::vector<std::string>> CheckRegion(const std::string& path) {
     return std::vector<std::string>{std::string(valid.message())};
   }
   const auto shares = daemon::MakeShares(mapping.data());
-  daemon::Recovery found = daemon::Recover(mapping.data(), shares, /*buries=*/true);
+  daemon::Recovery found = daemon::Recover(mapping.data(), shares, /*buries=*/true, on_progress);
   if (found.damaged > found.findings.size()) {
     found.findings.push_back(
         fmt::format("{} more are damaged", found.damaged - found.findings.size()));
@@ -75,7 +78,8 @@ absl::StatusOr<std::vector<std::string>> CheckRegion(const std::string& path) {
   return std::move(found.findings);
 }
 
-absl::StatusOr<std::vector<std::string>> CheckLog(const std::string& path) {
+absl::StatusOr<std::vector<std::string>> CheckLog(const std::string& path,
+                                                  const OnProgress& on_progress) {
   absl::StatusOr<std::unique_ptr<daemon::log::FolderMedium>> medium =
       daemon::log::FolderMedium::OpenFolder(path);
   if (absl::IsFailedPrecondition(medium.status())) {
@@ -83,7 +87,12 @@ absl::StatusOr<std::vector<std::string>> CheckLog(const std::string& path) {
   }
   if (!medium.ok()) return Failed(path, medium.status());
   const auto contents = daemon::log::ReadLog(
-      medium->get(), [](const daemon::log::LoggedObject&) { return absl::OkStatus(); });
+      medium->get(), [](const daemon::log::LoggedObject&) { return absl::OkStatus(); },
+      [&](std::uint64_t done_bytes, std::uint64_t total_bytes) {
+        if (on_progress) {
+          on_progress(static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
+        }
+      });
   if (absl::IsDataLoss(contents.status())) {
     return std::vector<std::string>{std::string(contents.status().message())};
   }
@@ -99,14 +108,15 @@ absl::StatusOr<std::vector<std::string>> CheckLog(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::string>> CheckStored(const std::string& path) {
+absl::StatusOr<std::vector<std::string>> CheckStored(const std::string& path,
+                                                     const OnProgress& on_progress) {
   std::error_code error;
   const auto kind = std::filesystem::status(path, error).type();
   switch (kind) {
     case std::filesystem::file_type::directory:
-      return CheckLog(path);
+      return CheckLog(path, on_progress);
     case std::filesystem::file_type::regular:
-      return CheckRegion(path);
+      return CheckRegion(path, on_progress);
     case std::filesystem::file_type::not_found:
       return absl::NotFoundError(fmt::format("{}: there is no such file or folder", path));
     default:

@@ -35,6 +35,17 @@ struct LogOutcome {
   bool operator==(const LogOutcome&) const = default;
 };
 
+// What a log has done since its memory server started.
+struct LogTotals {
+  std::uint64_t writes = 0;    // durable ones, one after the other
+  std::uint64_t records = 0;   // that they have made durable
+  std::uint64_t bytes = 0;     // of these writes
+  std::uint64_t write_ns = 0;  // that they took
+  std::uint64_t checkpoints = 0;
+  std::uint64_t bytes_since_checkpoint = 0;  // what a start reads beside the checkpoint
+  bool operator==(const LogTotals&) const = default;
+};
+
 class Journal {
  public:
   virtual ~Journal() = default;
@@ -43,6 +54,8 @@ class Journal {
   virtual void Append(LogRecord record) = 0;
   // What the durable record says is in the index: a checkpoint that begins now has it.
   virtual void Applied(int shard, LogTicket ticket) = 0;
+  // From any thread.
+  virtual LogTotals Totals() const = 0;
 };
 
 }  // namespace apta::daemon

@@ -45,7 +45,7 @@ class Recoverer {
         view_(shares[0]->index.view()),
         buries_(buries) {}
 
-  Recovery Run() {
+  Recovery Run(const std::function<void(double)>& on_progress) {
     for (std::uint64_t i = 0; i < view_.buckets(); ++i) AdoptChain(i);
     result_.lost_chains = lost_chains_.size();
     if (!buries_ && result_.lost_chains > 0) return std::move(result_);  // nothing has changed
@@ -54,6 +54,9 @@ class Recoverer {
       view_.ForEachSlotOf(i, [&](const IndexSlot& slot) {
         if (slot.load() != 0) RecoverSlot(i, const_cast<IndexSlot*>(&slot));
       });
+      if (on_progress && i % 1024 == 0) {
+        on_progress(static_cast<double>(i) / static_cast<double>(view_.buckets()));
+      }
     }
     for (const auto& share : shares_) share->objects.FinishAdopting();
     for (const LostChain& lost : lost_chains_) MarkLostChain(lost.bucket);
@@ -209,8 +212,8 @@ class Recoverer {
 }  // namespace
 
 Recovery Recover(std::byte* region, const std::vector<std::unique_ptr<HeapShare>>& shares,
-                 bool buries) {
-  return Recoverer(region, shares, buries).Run();
+                 bool buries, const std::function<void(double)>& on_progress) {
+  return Recoverer(region, shares, buries).Run(on_progress);
 }
 
 std::string Quoted(std::string_view key) {

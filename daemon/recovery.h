@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -32,8 +33,9 @@ struct Recovery {
 // What of an object was damaged is replaced by a gravestone if `buries`, else it is as if it had
 // never been; but if whole chains of objects are lost then, nothing is changed and the shares are
 // of no use. REQUIRES: the superblock is valid, `shares` are all of its shards, fresh.
+// `on_progress` is told which share (0 to 1) of the index has been gone through.
 Recovery Recover(std::byte* region, const std::vector<std::unique_ptr<HeapShare>>& shares,
-                 bool buries);
+                 bool buries, const std::function<void(double)>& on_progress = {});
 
 // A key, or as much of it as a log line should hold, in quotes.
 std::string Quoted(std::string_view key);

@@ -371,6 +371,14 @@ std::string Sessions::StateAsJson() {
                               {"objects_damaged", damaged},
                               {"scrubs", scrubs},
                               {"bytes_scrubbed", scrubbed}});
+    if (pool->journal() == nullptr) continue;
+    const LogTotals log = pool->journal()->Totals();
+    state["pools"].back().update({{"log_writes", log.writes},
+                                  {"log_records", log.records},
+                                  {"log_bytes", log.bytes},
+                                  {"log_write_ns", log.write_ns},
+                                  {"log_checkpoints", log.checkpoints},
+                                  {"log_bytes_since_checkpoint", log.bytes_since_checkpoint}});
   }
   for (const auto& session : session_) {
     if (session == nullptr || session->has_ended) continue;

@@ -2,8 +2,11 @@
 // one pool with a log; the clients are threads of one node, as they share one LMDB or RocksDB.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "apta/client.h"
@@ -59,6 +62,9 @@ constexpr Mode kModes[] = {{"apta", "strict", "strict", "isolated"},
                            {"apta-uncached", "uncached", "uncached", "isolated"},
                            {"apta-trusted", "trusted", "strict", "trusted"}};
 
+// After so much of a log a checkpoint is made: the default recovery_target's.
+constexpr std::uint64_t kCheckpointBytes = std::uint64_t{256} << 20;
+
 class AptaSystem : public System {
  public:
   AptaSystem(const Mode& mode, std::string socket, std::shared_ptr<ServerProcess> server,
@@ -90,6 +96,13 @@ class AptaSystem : public System {
     return absl::OkStatus();
   }
 
+  void Settle() override {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (HasCheckpointUnderWay() && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));  // it tells nobody when it is done
+    }
+  }
+
   // What is measured beside the population of a pool meets other memory than what follows it.
   absl::Status AwaitPopulation() {
     const absl::StatusOr<Client> client = Attach();
@@ -97,6 +110,16 @@ class AptaSystem : public System {
   }
 
  private:
+  // One begins when it is due.
+  bool HasCheckpointUnderWay() const {
+    const std::shared_ptr<Client> client = shared_.lock();
+    if (client == nullptr) return false;
+    const auto pools = client->Pools();
+    return pools.ok() && std::ranges::any_of(*pools, [](const PoolInfo& pool) {
+             return pool.log_bytes_since_checkpoint >= kCheckpointBytes;
+           });
+  }
+
   absl::StatusOr<Client> Attach() {
     return Client::Connect({.socket = socket_,
                             .pool = std::string(mode_.pool),

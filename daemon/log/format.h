@@ -32,7 +32,8 @@
 namespace apta::daemon::log {
 
 inline constexpr std::uint64_t kBlockBytes = 4096;  // what O_DIRECT asks of any disk in use
-inline constexpr std::uint64_t kMaxBatchBytes = std::uint64_t{1} << 20;
+// An object of a megabyte goes in one write, and several together.
+inline constexpr std::uint64_t kMaxBatchBytes = std::uint64_t{4} << 20;
 inline constexpr std::uint32_t kFormatVersion = 1;
 inline constexpr std::uint64_t kSegmentMagic = 0x31474553'41545041;     // "APTASEG1"
 inline constexpr std::uint64_t kCheckpointMagic = 0x31504b43'41545041;  // "APTACKP1"

@@ -24,15 +24,19 @@ struct ReadWrite {
   Version version = 0;
   bool is_delete = false;
   std::string key;
-  Bytes payload;
+  std::uint64_t read_bytes = 0;  // of the payload
+  Bytes parts;                   // them, if they are wanted
+  BytesView payload;             // all of it
 };
 
 // Puts entries together to records, and calls `on_record` with each whole one. What is not a record
 // from its first to its last entry is none.
 class RecordAssembler {
  public:
+  enum class Wants { kPayloads, kKeys };
   using OnRecord = std::function<absl::Status(const std::vector<ReadWrite>&)>;
-  explicit RecordAssembler(OnRecord on_record) : on_record_(std::move(on_record)) {}
+  RecordAssembler(Wants wants, OnRecord on_record)
+      : wants_payloads_(wants == Wants::kPayloads), on_record_(std::move(on_record)) {}
 
   // False: `status` says why.
   bool OnEntry(const EntryHeader& entry, std::string_view key, BytesView part) {
@@ -47,13 +51,22 @@ class RecordAssembler {
                          .is_delete = entry.kind == EntryKind::kDelete,
                          .key = std::string(key)});
     }
-    Bytes& payload = writes_.back().payload;
-    if (payload.size() != entry.part_offset) {
+    ReadWrite& write = writes_.back();
+    if (write.read_bytes != entry.part_offset) {
       is_open_ = false;
       return true;
     }
-    payload.insert(payload.end(), part.begin(), part.end());
-    if ((entry.flags & kLastOfRecord) == 0 || payload.size() != entry.payload_bytes) return true;
+    write.read_bytes += part.size();
+    const bool is_whole = write.read_bytes == entry.payload_bytes;
+    const bool is_last = (entry.flags & kLastOfRecord) != 0 && is_whole;
+    const bool is_record = is_last && writes_.size() == 1 && part.size() == entry.payload_bytes;
+    if (wants_payloads_ && is_record) {
+      write.payload = part;  // a put that stands in one batch: no copy
+    } else if (wants_payloads_) {
+      write.parts.insert(write.parts.end(), part.begin(), part.end());
+      write.payload = write.parts;
+    }
+    if (!is_last) return true;
     is_open_ = false;
     status_ = on_record_(writes_);
     return status_.ok();
@@ -61,17 +74,18 @@ class RecordAssembler {
   const absl::Status& status() const { return status_; }
 
  private:
-  OnRecord on_record_;
+  const bool wants_payloads_;
+  const OnRecord on_record_;
   std::vector<ReadWrite> writes_;
   bool is_open_ = false;
   absl::Status status_;
 };
 
-// Batches of one file, one after the other.
+// Batches of one file, one after the other, each in `buffer` (of kMaxBatchBytes) until the next.
 class BatchReader {
  public:
-  BatchReader(MediumFile* file, std::uint64_t salt, std::uint64_t end)
-      : file_(file), salt_(salt), end_(end), buffer_(kMaxBatchBytes) {}
+  BatchReader(MediumFile* file, std::uint64_t salt, std::uint64_t end, Bytes* buffer)
+      : file_(file), salt_(salt), end_(end), buffer_(*buffer) {}
 
   // nullopt: there is no whole batch of this number here.
   absl::StatusOr<std::optional<BytesView>> Next(std::uint64_t number) {
@@ -96,12 +110,13 @@ class BatchReader {
   const std::uint64_t salt_;
   const std::uint64_t end_;
   std::uint64_t position_ = kBlockBytes;
-  Bytes buffer_;
+  Bytes& buffer_;
 };
 
 class Reader {
  public:
-  Reader(Medium* medium, const ObjectVisitor& visit) : medium_(medium), visit_(visit) {}
+  Reader(Medium* medium, const ObjectVisitor& visit, const ReadProgress& on_progress)
+      : medium_(medium), visit_(visit), on_progress_(on_progress) {}
 
   absl::StatusOr<LogContents> Read() {
     if (absl::Status found = FindFiles(); !found.ok()) return found;
@@ -241,7 +256,8 @@ class Reader {
   }
 
   absl::Status ReadSegments(const RecordAssembler::OnRecord& on_record, bool is_first) {
-    RecordAssembler assembler(on_record);
+    RecordAssembler assembler(
+        is_first ? RecordAssembler::Wants::kKeys : RecordAssembler::Wants::kPayloads, on_record);
     const std::uint64_t from = checkpoint_->replay_from;
     std::uint64_t next = segments_.empty() ? from : segments_.front().segment.first_batch;
     if (next > from) {
@@ -287,7 +303,7 @@ class Reader {
     absl::StatusOr<std::unique_ptr<MediumFile>> file =
         medium_->Open(SegmentName(found.segment.slot));
     if (!file.ok()) return file.status();
-    BatchReader batches(file->get(), found.salt, contents_.segment_bytes);
+    BatchReader batches(file->get(), found.salt, contents_.segment_bytes, &buffer_);
     const auto on_entry = [&](const EntryHeader& entry, std::string_view key, BytesView part) {
       return assembler->OnEntry(entry, key, part);
     };
@@ -304,14 +320,22 @@ class Reader {
       ++*next;
     }
     contents_.bytes_read += batches.position();
+    TellProgress(0);
     return absl::OkStatus();
   }
 
+  // `more_bytes` are not in bytes_read yet.
+  void TellProgress(std::uint64_t more_bytes) {
+    if (!on_progress_) return;
+    const std::uint64_t log_bytes = segments_.size() * contents_.segment_bytes;
+    on_progress_(contents_.bytes_read + more_bytes, 2 * log_bytes + checkpoint_bytes_);
+  }
+
   absl::Status ReadCheckpoint() {
-    BatchReader batches(checkpoint_file_.get(), checkpoint_->salt, checkpoint_bytes_);
+    BatchReader batches(checkpoint_file_.get(), checkpoint_->salt, checkpoint_bytes_, &buffer_);
     bool has_end = false;
     std::uint64_t until = 0;
-    RecordAssembler assembler([this](const std::vector<ReadWrite>& record) -> absl::Status {
+    const auto visit = [this](const std::vector<ReadWrite>& record) -> absl::Status {
       ++contents_.checkpoint_objects;
       const ReadWrite& object = record.front();
       contents_.last_version = std::max(contents_.last_version, object.version);
@@ -321,7 +345,8 @@ class Reader {
       if (last != last_.end() && last->second >= object.version) return absl::OkStatus();
       last_.erase(object.key);
       return Visit({object.key, object.version, object.payload});
-    });
+    };
+    RecordAssembler assembler(RecordAssembler::Wants::kPayloads, visit);
     const auto on_entry = [&](const EntryHeader& entry, std::string_view key, BytesView part) {
       has_end = entry.kind == EntryKind::kEnd && entry.version == contents_.checkpoint_objects;
       if (has_end) until = entry.part_offset;
@@ -333,6 +358,7 @@ class Reader {
       if (!batch.ok() || !*batch) return DamagedCheckpoint(fmt::format("batch {}", number));
       ForEachEntry(**batch, on_entry);
       if (!assembler.status().ok()) return assembler.status();
+      TellProgress(batches.position());
     }
     contents_.bytes_read += batches.position();
     if (until <= contents_.begin.next_batch) return absl::OkStatus();
@@ -346,7 +372,9 @@ class Reader {
 
   Medium* const medium_;
   const ObjectVisitor& visit_;
+  const ReadProgress& on_progress_;
   LogContents contents_;
+  Bytes buffer_ = Bytes(kMaxBatchBytes);
   std::unique_ptr<MediumFile> checkpoint_file_;
   std::uint64_t checkpoint_bytes_ = 0;
   std::optional<CheckpointHeader> checkpoint_;
@@ -357,8 +385,9 @@ class Reader {
 
 }  // namespace
 
-absl::StatusOr<LogContents> ReadLog(Medium* medium, const ObjectVisitor& visit) {
-  return Reader(medium, visit).Read();
+absl::StatusOr<LogContents> ReadLog(Medium* medium, const ObjectVisitor& visit,
+                                    const ReadProgress& on_progress) {
+  return Reader(medium, visit, on_progress).Read();
 }
 
 absl::Status CreateLog(Medium* medium, const LogId& id, std::uint64_t salt) {

@@ -34,7 +34,10 @@ using ObjectVisitor = std::function<absl::Status(const LoggedObject&)>;
 
 // NOT_FOUND: the folder has no log. DATA_LOSS: the checkpoint is damaged, or records that it needs
 // are missing. FAILED_PRECONDITION: another format, or segments without a checkpoint.
-absl::StatusOr<LogContents> ReadLog(Medium* medium, const ObjectVisitor& visit);
+// `on_progress` is told how many bytes have been read, and how many there are to read at most.
+using ReadProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
+absl::StatusOr<LogContents> ReadLog(Medium* medium, const ObjectVisitor& visit,
+                                    const ReadProgress& on_progress = {});
 
 // Makes an empty one: its first checkpoint. The folder must have none.
 absl::Status CreateLog(Medium* medium, const LogId& id, std::uint64_t salt);

@@ -24,8 +24,8 @@ LogWriter::LogWriter(const Options& options, Begin begin)
       salt_(options.salt),
       in_use_(begin.in_use.begin(), begin.in_use.end()),
       free_(begin.free.begin(), begin.free.end()),
-      checkpointed_(begin.replay_from),
-      logged_bytes_(begin.in_use.size() * options.segment_bytes) {
+      checkpointed_(begin.replay_from) {
+  totals_.bytes_since_checkpoint = begin.in_use.size() * options.segment_bytes;
   for (const Segment& segment : in_use_) next_slot_ = std::max(next_slot_, segment.slot + 1);
   for (const std::uint32_t slot : free_) next_slot_ = std::max(next_slot_, slot + 1);
 }
@@ -123,6 +123,7 @@ std::optional<LogWriter::Write> LogWriter::NextWrite(TimeNs now_ns) {
                                             current_salt_, options_.segment_bytes));
   }
   writing_ = Write{.slot = current_->slot, .offset = position_, .bytes = bytes};
+  write_began_ns_ = now_ns;
   return writing_;
 }
 
@@ -130,7 +131,11 @@ void LogWriter::OnWritten(int error, TimeNs now_ns) {
   const Write written = *std::exchange(writing_, std::nullopt);
   if (error == 0) {  // invariant 1
     position_ += written.bytes.size();
-    logged_bytes_ += written.bytes.size();
+    ++totals_.writes;
+    totals_.records += in_batch_.size();
+    totals_.bytes += written.bytes.size();
+    totals_.bytes_since_checkpoint += written.bytes.size();
+    totals_.write_ns += now_ns - write_began_ns_;
     for (const Ended& ended : std::exchange(in_batch_, {})) {
       unapplied_.emplace(ended.id, ended.first_batch);
       outcomes_[ended.id.first].push_back({.ticket = ended.id.second});
@@ -183,20 +188,21 @@ void LogWriter::OnSegmentReady(std::uint32_t slot) {
 void LogWriter::OnNoSegment(int error, TimeNs now_ns) {
   has_wished_ = false;
   no_wish_until_ns_ = now_ns + kRetryNs;
-  logged_bytes_ = std::max(logged_bytes_, options_.checkpoint_after_bytes);  // would make room
+  needs_room_ = true;
   const bool has_work = is_filled_ || !queue_.empty() || error_ != 0;
   if (!writing_ && !has_room() && free_.empty() && has_work) Refuse(error, now_ns);
 }
 
 bool LogWriter::wants_checkpoint() const {
-  return !is_checkpointing_ && logged_bytes_ >= options_.checkpoint_after_bytes &&
-         replay_from() != checkpointed_;
+  const bool is_due =
+      needs_room_ || totals_.bytes_since_checkpoint >= options_.checkpoint_after_bytes;
+  return !is_checkpointing_ && is_due && replay_from() != checkpointed_;
 }
 
 std::optional<std::uint64_t> LogWriter::TakeCheckpointWish(TimeNs now_ns) {
   if (!wants_checkpoint() || now_ns < no_checkpoint_until_ns_) return std::nullopt;
   is_checkpointing_ = true;
-  logged_bytes_ = 0;
+  bytes_in_checkpoint_ = totals_.bytes_since_checkpoint;
   return replay_from();
 }
 
@@ -204,9 +210,11 @@ void LogWriter::OnCheckpoint(std::uint64_t replay_from, bool has_succeeded, Time
   is_checkpointing_ = false;
   if (!has_succeeded) {
     no_checkpoint_until_ns_ = now_ns + 4 * kRetryNs;
-    logged_bytes_ = std::max(logged_bytes_, options_.checkpoint_after_bytes);
     return;
   }
+  ++totals_.checkpoints;
+  totals_.bytes_since_checkpoint -= bytes_in_checkpoint_;
+  needs_room_ = false;
   APTA_CHECK(replay_from >= checkpointed_);
   checkpointed_ = replay_from;
   // Invariant 3: all of a segment lies before where the next one begins.

@@ -3,7 +3,7 @@
 // whoever drives it (PoolLog, or a simulated disk) does that and says how it went.
 //
 // One thread, no system call, no clock. One write is under way at a time; what comes meanwhile goes
-// into the next one together (group commit), a megabyte at most.
+// into the next one together (group commit), kMaxBatchBytes at most.
 //
 // Invariants (beside those of format.h)
 //   1. A record is durable when the write of its last entry, and all before it, have succeeded.
@@ -92,7 +92,7 @@ class LogWriter {
   int error() const { return error_; }  // why nothing can be written now; 0 = it can
   std::uint64_t replay_from() const;
   std::uint64_t next_batch() const { return next_batch_; }  // the first that is not durable
-  std::uint64_t logged_bytes() const { return logged_bytes_; }
+  const LogTotals& totals() const { return totals_; }
   std::size_t segments_in_use() const { return in_use_.size(); }
 
  private:
@@ -132,6 +132,7 @@ class LogWriter {
   std::uint64_t current_salt_ = 0;
   std::uint64_t position_ = 0;  // in it; 0: its header goes with the first batch
   std::optional<Write> writing_;
+  TimeNs write_began_ns_ = 0;
   std::deque<Segment> in_use_;  // before the current one
   std::deque<std::uint32_t> free_;
   std::vector<std::uint32_t> surplus_;
@@ -145,8 +146,10 @@ class LogWriter {
 
   std::map<RecordId, std::uint64_t> unapplied_;  // durable ones: their first batch
   std::uint64_t checkpointed_ = 1;               // batches before it are in the checkpoint
-  std::uint64_t logged_bytes_ = 0;               // since the last checkpoint began
+  LogTotals totals_;
+  std::uint64_t bytes_in_checkpoint_ = 0;  // of those since the last: what the next one will have
   bool is_checkpointing_ = false;
+  bool needs_room_ = false;  // which a checkpoint may make
   TimeNs no_checkpoint_until_ns_ = 0;
   std::map<int, std::vector<LogOutcome>> outcomes_;
 };

@@ -45,10 +45,22 @@ int ErrorNumberOf(const absl::Status& status) {
 
 }  // namespace
 
+std::uint64_t PoolLog::BytesReplayedIn(std::uint64_t ms, std::uint64_t bytes_read, TimeNs read_ns) {
+  std::uint64_t bytes_per_ms = kReplayBytesPerMs;
+  if (bytes_read >= kTellingBytes) {
+    // Each byte of a log is read twice.
+    const std::uint64_t read_ms = std::max<TimeNs>(read_ns / 1'000'000, 1);
+    bytes_per_ms = std::min(bytes_per_ms, bytes_read / 2 / read_ms);
+  }
+  return ms * bytes_per_ms;
+}
+
 absl::StatusOr<std::unique_ptr<PoolLog>> PoolLog::Open(std::unique_ptr<Medium> medium,
                                                        const Options& options,
                                                        const ObjectVisitor& visit) {
+  const TimeNs began_ns = RealClock::ReadNow();
   absl::StatusOr<LogContents> found = ReadLog(medium.get(), visit);
+  const TimeNs read_ns = RealClock::ReadNow() - began_ns;
   if (absl::IsNotFound(found.status())) {
     const LogId id{{Random(), Random()}};
     if (absl::Status made = CreateLog(medium.get(), id, Random()); !made.ok()) return made;
@@ -65,7 +77,8 @@ absl::StatusOr<std::unique_ptr<PoolLog>> PoolLog::Open(std::unique_ptr<Medium> m
       .salt = Random(),
       .segment_bytes = segment_bytes,
       .checkpoint_after_bytes =
-          std::max(4 * segment_bytes, options.recovery_target_ms * kReplayBytesPerMs)};
+          std::max(4 * segment_bytes,
+                   BytesReplayedIn(options.recovery_target_ms, found->bytes_read, read_ns))};
   auto writer = std::make_unique<LogWriter>(writing, found->begin);
   return std::unique_ptr<PoolLog>(
       new PoolLog(std::move(medium), *std::move(found), std::move(writer), segment_bytes));
@@ -82,6 +95,7 @@ PoolLog::~PoolLog() { Stop(); }
 
 void PoolLog::Start(Owner owner) {
   owner_ = std::move(owner);
+  PublishTotals();
   aside_thread_ = std::thread([this] { RunAside(); });
   thread_ = std::thread([this] { Run(); });
   pthread_setname_np(thread_.native_handle(), "apta-log");
@@ -128,6 +142,11 @@ void PoolLog::Applied(int shard, LogTicket ticket) {
   has_mail_.store(true);
 }
 
+LogTotals PoolLog::Totals() const {
+  std::lock_guard<std::mutex> lock(totals_mutex_);
+  return totals_;
+}
+
 bool PoolLog::TakeInbox(TimeNs now_ns) {
   if (!has_mail_.load()) return false;
   Inbox inbox;
@@ -165,6 +184,7 @@ bool PoolLog::Step() {
   if (writer_->is_writing()) {
     if (const std::optional<int> error = medium_->PollWrite()) {
       writer_->OnWritten(*error, now_ns);
+      PublishTotals();
       has_worked = true;
     }
   }
@@ -193,6 +213,11 @@ void PoolLog::Deliver() {
     owner_.deliver(shard, std::move(outcomes));
   }
   SayError();
+}
+
+void PoolLog::PublishTotals() {
+  std::lock_guard<std::mutex> lock(totals_mutex_);
+  totals_ = writer_->totals();
 }
 
 void PoolLog::SayError() {
@@ -272,6 +297,7 @@ void PoolLog::MakeCheckpoint(std::uint64_t replay_from) {
   Post([&](Inbox* inbox) {
     inbox->jobs.push_back([this, replay_from, has_succeeded = made.ok()](TimeNs now_ns) {
       writer_->OnCheckpoint(replay_from, has_succeeded, now_ns);
+      PublishTotals();
     });
   });
 }

@@ -39,9 +39,12 @@ class PoolLog final : public Journal {
     std::uint64_t segment_bytes = 16 << 20;   // of a new log
     std::uint64_t recovery_target_ms = 2000;  // reading the log is to take no longer
   };
-  // What a machine that is no better than it must be reads, checks and applies of a log in a
-  // second; a checkpoint is due when reading would take longer than the target.
+  // How much of a log can be read, checked and applied in a time: a checkpoint is due when there is
+  // more. A start that has read `bytes_read` in `read_ns` tells, if that was much, and slower than
+  // what a machine that is no better than it must be does. (What was faster was in a cache, maybe.)
   static constexpr std::uint64_t kReplayBytesPerMs = 128 << 10;
+  static constexpr std::uint64_t kTellingBytes = 64 << 20;
+  static std::uint64_t BytesReplayedIn(std::uint64_t ms, std::uint64_t bytes_read, TimeNs read_ns);
 
   // Reads the log, or makes one. `visit` gets all objects. Errors as ReadLog.
   static absl::StatusOr<std::unique_ptr<PoolLog>> Open(std::unique_ptr<Medium> medium,
@@ -57,6 +60,7 @@ class PoolLog final : public Journal {
 
   void Append(LogRecord record) override;
   void Applied(int shard, LogTicket ticket) override;
+  LogTotals Totals() const override;
 
  private:
   // From other threads to the log's.
@@ -76,6 +80,7 @@ class PoolLog final : public Journal {
   bool Step();
   bool TakeInbox(TimeNs now_ns);
   void Deliver();
+  void PublishTotals();
   void Sleep();
   void SayError();
 
@@ -100,6 +105,9 @@ class PoolLog final : public Journal {
   std::atomic<bool> is_asleep_{false};
   std::atomic<bool> stop_{false};
   std::atomic<std::uint64_t> durable_until_{1};  // the first batch that is not
+
+  mutable std::mutex totals_mutex_;
+  LogTotals totals_;  // the writer's, for other threads
 
   std::mutex aside_mutex_;
   std::condition_variable aside_changed_;

@@ -239,6 +239,12 @@ absl::StatusOr<std::vector<PoolInfo>> Client::Pools() const {
     pool.objects_damaged = Field<std::uint64_t>(entry, "objects_damaged");
     pool.scrubs = Field<std::uint64_t>(entry, "scrubs");
     pool.bytes_scrubbed = Field<std::uint64_t>(entry, "bytes_scrubbed");
+    pool.log_writes = Field<std::uint64_t>(entry, "log_writes");
+    pool.log_records = Field<std::uint64_t>(entry, "log_records");
+    pool.log_bytes = Field<std::uint64_t>(entry, "log_bytes");
+    pool.log_write_ns = Field<std::uint64_t>(entry, "log_write_ns");
+    pool.log_checkpoints = Field<std::uint64_t>(entry, "log_checkpoints");
+    pool.log_bytes_since_checkpoint = Field<std::uint64_t>(entry, "log_bytes_since_checkpoint");
     pools.push_back(std::move(pool));
   }
   return pools;

@@ -24,6 +24,7 @@ class TestJournal : public Journal {
  public:
   void Append(LogRecord record) override { records.push_back(std::move(record)); }
   void Applied(int, LogTicket ticket) override { applied.push_back(ticket); }
+  LogTotals Totals() const override { return {}; }
 
   std::deque<LogRecord> records;  // that have no outcome yet
   std::vector<LogTicket> applied;

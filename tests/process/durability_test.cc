@@ -216,6 +216,22 @@ TEST_F(DurabilityTest, APoolWhoseLogCannotBeWrittenIsReadOnlyUntilItCan) {
   EXPECT_EQ(aptad_->End(SIGTERM), 0) << aptad_->log();
 }
 
+TEST_F(DurabilityTest, SaysWhatItsLogHasDone) {
+  constexpr std::uint64_t kPuts = 10, kBytes = 5000;
+  StartAptad();
+  Client client = ConnectTo(socket_, "n");
+  EXPECT_EQ(test::PoolOf(client).log_records, 0u);
+  const Bytes value(kBytes);
+  for (std::uint64_t i = 0; i < kPuts; ++i) ASSERT_TRUE(client.Put("k", value).ok());
+  const PoolInfo pool = test::PoolOf(client);
+  EXPECT_EQ(pool.log_records, kPuts);
+  EXPECT_EQ(pool.log_writes, kPuts) << "each was waited for";
+  EXPECT_GT(pool.log_bytes, kPuts * kBytes);
+  EXPECT_EQ(pool.log_bytes_since_checkpoint, pool.log_bytes);
+  EXPECT_GT(pool.log_write_ns, 0u);
+  EXPECT_EQ(pool.log_checkpoints, 0u);
+}
+
 TEST_F(DurabilityTest, ALogWhoseCheckpointIsDamagedIsNotServed) {
   StartAptad();
   {

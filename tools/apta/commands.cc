@@ -177,6 +177,15 @@ int Remove(const Arguments& arguments) {
   return exit_code;
 }
 
+std::string DescribeLog(const PoolInfo& pool) {
+  const double writes = static_cast<double>(std::max<std::uint64_t>(pool.log_writes, 1));
+  return fmt::format(
+      "{} in {} writes, of {:.1f} commits and {:.0f} us each; {} checkpoints, {} since",
+      FormatBytes(pool.log_bytes), pool.log_writes, static_cast<double>(pool.log_records) / writes,
+      static_cast<double>(pool.log_write_ns) / writes * 1e-3, pool.log_checkpoints,
+      FormatBytes(pool.log_bytes_since_checkpoint));
+}
+
 std::string DescribePool(const PoolInfo& pool) {
   std::string text = fmt::format("pool {}\n", pool.name);
   const auto line = [&text](std::string_view name, const std::string& value) {
@@ -196,6 +205,7 @@ std::string DescribePool(const PoolInfo& pool) {
   line("last version", fmt::format("{}", pool.last_version));
   line("scrub", fmt::format("{} objects damaged; {} rounds, {} compared", pool.objects_damaged,
                             pool.scrubs, FormatBytes(pool.bytes_scrubbed)));
+  if (pool.durability == "log") line("log", DescribeLog(pool));
   line("rules", fmt::format("coherence={} access={} durability={}", pool.coherence, pool.access,
                             pool.durability));
   return text;

@@ -86,7 +86,13 @@ json ToJson(const PoolInfo& pool) {
           {"last_version", pool.last_version},
           {"objects_damaged", pool.objects_damaged},
           {"scrubs", pool.scrubs},
-          {"bytes_scrubbed", pool.bytes_scrubbed}};
+          {"bytes_scrubbed", pool.bytes_scrubbed},
+          {"log_writes", pool.log_writes},
+          {"log_records", pool.log_records},
+          {"log_bytes", pool.log_bytes},
+          {"log_write_ns", pool.log_write_ns},
+          {"log_checkpoints", pool.log_checkpoints},
+          {"log_bytes_since_checkpoint", pool.log_bytes_since_checkpoint}};
 }
 
 json ToJson(const RunInfo& run) {

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "apta/server.h"
@@ -53,6 +56,23 @@ absl::StatusOr<Cut> TakeCut(Client* client) {
       "objects are made and deleted faster than they can be listed; try when there is less to do");
 }
 
+// Of a file, or of all files of a folder; 0: it cannot be told.
+std::uint64_t StoredBytes(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) {
+    const std::uintmax_t bytes = std::filesystem::file_size(path, error);
+    return error ? 0 : bytes;
+  }
+  std::uint64_t bytes = 0;
+  for (std::filesystem::directory_iterator file(path, error), end; !error && file != end;
+       file.increment(error)) {
+    std::error_code has_no_size;
+    const std::uintmax_t file_bytes = file->file_size(has_no_size);
+    if (!has_no_size) bytes += file_bytes;
+  }
+  return bytes;
+}
+
 absl::Status VisitDump(const std::string& path, const char* phase,
                        const std::function<absl::Status(const DumpedObject&)>& visit) {
   auto source = Source::Open(path);
@@ -73,8 +93,11 @@ absl::Status VisitDump(const std::string& path, const char* phase,
 absl::StatusOr<bool> Fsck(const Arguments& arguments, Output* output) {
   absl::StatusOr<std::vector<std::string>> findings;
   {
-    const Progress progress("checking", 0);
-    findings = CheckStored(arguments.file);
+    const std::uint64_t total_bytes = StoredBytes(arguments.file);
+    Progress progress("checking", total_bytes);
+    findings = CheckStored(arguments.file, [&](double share) {
+      progress.Set(static_cast<std::uint64_t>(share * static_cast<double>(total_bytes)));
+    });
   }
   if (!findings.ok()) return findings.status();
   std::string text;

@@ -141,6 +141,16 @@ struct PoolInfo {
   std::uint64_t objects_damaged = 0;
   std::uint64_t scrubs = 0;
   std::uint64_t bytes_scrubbed = 0;
+  // Of a pool of durability `log`, since the memory server started: durable writes; puts, deletes
+  // and transactions that they made durable (log_records / log_writes shared one); their bytes, and
+  // the time that they took (log_write_ns / log_writes is a write's latency); checkpoints; and what
+  // a start would read beside the last of these.
+  std::uint64_t log_writes = 0;
+  std::uint64_t log_records = 0;
+  std::uint64_t log_bytes = 0;
+  std::uint64_t log_write_ns = 0;
+  std::uint64_t log_checkpoints = 0;
+  std::uint64_t log_bytes_since_checkpoint = 0;
 };
 
 // An object being written: fill bytes(), then Commit(). Dropped without Commit, nothing happened.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -71,8 +72,10 @@ struct ServerOptions {
 // What is wrong with a pool that no memory server is using: the file of a region, or the folder of
 // a log. One line each, empty: nothing that could be seen; changes nothing. An object that a region
 // had no time to make a checksum of is taken as it is. UNAVAILABLE: somebody uses it; other errors:
-// it cannot be read, or is no pool.
-absl::StatusOr<std::vector<std::string>> CheckStored(const std::string& path);
+// it cannot be read, or is no pool. `on_progress` is told now and then which share of it (0 to 1)
+// has been looked at.
+absl::StatusOr<std::vector<std::string>> CheckStored(
+    const std::string& path, const std::function<void(double)>& on_progress = {});
 
 namespace daemon {
 class Server;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <map>
 #include <optional>
@@ -265,6 +266,63 @@ TEST(LogTest, WhatComesWhileAWriteIsUnderWayGoesIntoTheNextTogether) {
   store.Step();
   store.Step();
   EXPECT_EQ(store.objects().size(), 21u);
+  const LogTotals& totals = store.writer().totals();
+  EXPECT_EQ(totals.writes, 2u);
+  EXPECT_EQ(totals.records, 21u);
+  EXPECT_EQ(totals.bytes, 3 * kBlockBytes) << "a header and two batches";
+  EXPECT_EQ(totals.bytes_since_checkpoint, totals.bytes);
+  EXPECT_GE(totals.write_ns, 2000u) << "a step of the test's clock for each, at least";
+}
+
+TEST(LogTest, WhatACheckpointHasIsNotCountedAsToBeRead) {
+  constexpr std::uint64_t kAfterBytes = 6 * kSegmentBytes;
+  SimMedium medium;
+  Store store(&medium, kAfterBytes);
+  while (store.checkpoints() == 0) {
+    store.Put("key", std::string(1000, 'v'));
+    store.Finish();
+  }
+  const LogTotals& totals = store.writer().totals();
+  EXPECT_EQ(totals.checkpoints, 1u);
+  EXPECT_GE(totals.bytes, kAfterBytes);
+  EXPECT_LT(totals.bytes_since_checkpoint, kSegmentBytes);
+}
+
+TEST(LogTest, AnObjectOfAMegabyteIsOneWriteAndSeveralAreOneMore) {
+  const std::string value(std::size_t{1} << 20, 'v');
+  LogWriter writer({.id = {{1, 2}}, .salt = 3, .segment_bytes = 16 << 20}, {.free = {0}});
+  LogTicket ticket = 0;
+  const auto put = [&] {
+    writer.Append({.ticket = ++ticket,
+                   .version = ticket,
+                   .writes = {{.key = "key", .payload = AsBytes(value)}}});
+  };
+  put();
+  ASSERT_TRUE(writer.NextWrite(1));
+  for (int i = 0; i < 3; ++i) put();
+  for (const std::size_t records : {1u, 3u}) {
+    writer.OnWritten(0, 2);
+    EXPECT_EQ(writer.TakeOutcomes()[0].size(), records);
+    EXPECT_EQ(writer.NextWrite(3).has_value(), records == 1);
+  }
+}
+
+TEST(LogTest, ReadingSaysHowFarItIs) {
+  SimMedium medium;
+  Store store(&medium);
+  for (int i = 0; i < 50; ++i) store.Put(fmt::format("k{}", i), std::string(20'000, 'v'));
+  store.Finish();
+  std::vector<double> shares;
+  const auto found = ReadLog(
+      &medium, [](const LoggedObject&) { return absl::OkStatus(); },
+      [&](std::uint64_t done_bytes, std::uint64_t total_bytes) {
+        shares.push_back(static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
+      });
+  ASSERT_TRUE(found.ok()) << found.status();
+  ASSERT_GE(shares.size(), 5u);
+  EXPECT_TRUE(std::is_sorted(shares.begin(), shares.end()));
+  EXPECT_GT(shares.back(), 0.5);
+  EXPECT_LE(shares.back(), 1.0);
 }
 
 // Every step at which the disk changes is one at which the power may fail: with none, with all and

@@ -164,6 +164,17 @@ TEST_F(PoolLogTest, RefusesWhileTheDiskFailsAndWhatItRefusedIsVoidWhenItWorksAga
   EXPECT_EQ(objects_, (std::map<std::string, std::string>{{"a", "old"}, {"b", "new"}}));
 }
 
+TEST(PoolLogTargetTest, ASlowStartMakesCheckpointsMoreFrequentAndAFastOneDoesNot) {
+  constexpr std::uint64_t kMs = 2000, kAssumed = kMs * PoolLog::kReplayBytesPerMs;
+  constexpr TimeNs kSecond = 1'000'000'000;
+  EXPECT_EQ(PoolLog::BytesReplayedIn(kMs, 0, 0), kAssumed);
+  EXPECT_EQ(PoolLog::BytesReplayedIn(kMs, 1 << 20, kSecond), kAssumed) << "that tells nothing";
+  EXPECT_EQ(PoolLog::BytesReplayedIn(kMs, 1 << 30, kSecond), kAssumed);
+  const std::uint64_t slow = PoolLog::BytesReplayedIn(kMs, 128 << 20, kSecond);
+  EXPECT_LE(slow, 128u << 20) << "read twice, 64 MiB of a log in a second";
+  EXPECT_GT(slow, 120u << 20);
+}
+
 TEST_F(PoolLogTest, TwoCannotUseOneFolder) {
   const auto other = FolderMedium::OpenFolder(path_);
   EXPECT_TRUE(absl::IsFailedPrecondition(other.status())) << other.status();
