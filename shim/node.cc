@@ -22,8 +22,6 @@ namespace {
 constexpr char kErrnoUrl[] = "apta/errno";
 // Behind all inodes' locks.
 constexpr std::uint64_t kGates = std::uint64_t{1} << 62;
-// Out of the way of programs that count on getting the lowest descriptors.
-constexpr int kFirstOwnFd = 1000;
 
 std::uint64_t HashOf(const std::string& text) { return XXH3_64bits(text.data(), text.size()); }
 

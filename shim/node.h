@@ -20,6 +20,9 @@
 
 namespace apta::shim {
 
+// Our descriptors: out of the way of programs that count on getting the lowest ones.
+inline constexpr int kFirstOwnFd = 1000;
+
 // What a working copy was filled from, or was committed as.
 struct Base {
   Version version = 0;  // 0 = nothing is committed that it could equal

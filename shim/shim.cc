@@ -20,8 +20,6 @@ constinit std::atomic<Shim*> Shim::s_shim{nullptr};
 
 namespace {
 
-constexpr int kFirstOwnFd = 1000;
-
 struct stat StatusOf(int fd) {
   struct stat status {};
   fstat(fd, &status);
