@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "daemon/log/batch.h"
 #include "daemon/log/checkpoint.h"
+#include "fabric/coherence.h"
 #include "fmt/format.h"
 
 namespace apta::daemon::log {
@@ -53,6 +54,10 @@ class RecordAssembler {
       return true;
     }
     payload.insert(payload.end(), part.begin(), part.end());
+    if (!fabric::Upholds(fabric::Rule::kRecordWhole) && payload.size() == entry.payload_bytes) {
+      status_ = on_record_({writes_.back()});
+      return status_.ok();
+    }
     if ((entry.flags & kLastOfRecord) == 0 || payload.size() != entry.payload_bytes) return true;
     is_open_ = false;
     status_ = on_record_(writes_);
@@ -109,6 +114,7 @@ class Reader {
       ++contents_.replayed_records;
       for (const ReadWrite& write : record) {
         last_[write.key] = write.version;
+        if (!fabric::Upholds(fabric::Rule::kVersionsGoOn)) continue;
         contents_.last_version = std::max(contents_.last_version, write.version);
       }
       return absl::OkStatus();
@@ -208,6 +214,10 @@ class Reader {
     if (!header || header->log != contents_.id) {
       empty_.push_back({slot, *bytes});
       return absl::OkStatus();
+    }
+    if (header->segment_bytes < kMinSegmentBytes || header->segment_bytes % kBlockBytes != 0) {
+      return absl::DataLossError(
+          fmt::format("{} says that segments have {} bytes", name, header->segment_bytes));
     }
     contents_.segment_bytes = header->segment_bytes;
     contents_.begin.next_number = std::max(contents_.begin.next_number, header->number + 1);

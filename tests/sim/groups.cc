@@ -278,7 +278,7 @@ void World::OnGroupReply(Thread* thread, const Reply& reply) {
     } else if (reply.reason == fabric::Reason::kVersionMoved && reply.value[1] == i) {
       done.failed = true;
     } else {
-      is_void_[index] = true;
+      EndRefused(index, reply);
     }
     Trace("a group's {} has ended", sim::Describe(done));
   }
@@ -318,33 +318,38 @@ void World::EndInvocation(Node* node, Thread* thread) {
 }
 
 // Right after the step in which the home got an attempt's result: nobody has written since. In mode
-// sync they may become visible later.
-void World::JudgeEffects(const Thread& thread) {
+// sync they may become visible later; in a pool with a log they do, if at all.
+void World::JudgeEffects(std::size_t group, std::uint64_t token) {
   if (profile_.mode == Coherence::kSync) return;
+  if (AreVisible(group, token)) return;
+  if (disk_) {
+    unjudged_.emplace_back(group, token);
+    return;
+  }
+  for (const std::size_t index : groups_[group]) is_void_[index] = true;
+}
+
+// REQUIRES: nobody else has written since they may have become visible.
+bool World::AreVisible(std::size_t group, std::uint64_t token) {
   std::size_t visible = 0;
-  const std::vector<std::size_t>& records = groups_[thread.group_index];
+  const std::vector<std::size_t>& records = groups_[group];
   for (const std::size_t index : records) {
     Operation& record = history_[index];
-    const auto entry =
-        pool_->share(0).index.view().FindUnregistered(key_hash_[record.key], key_name_[record.key]);
-    std::uint64_t value = 0;
-    if (entry) {
-      value = ReadValue(
-          reinterpret_cast<const fabric::ExtentHeader*>(pool_->data() + entry->extent_offset));
-    }
-    if (value != record.value) {
-      is_void_[index] = true;
-      continue;
-    }
+    const auto entry = StoredNow(record.key);
+    if (!entry) continue;
+    const auto* header =
+        reinterpret_cast<const fabric::ExtentHeader*>(pool_->data() + entry->extent_offset);
+    if (ReadValue(header) != record.value) continue;
     ++visible;
     record.version = entry->version;
     record.end_ns = now_ns_;
   }
-  if (visible != 0 && visible != records.size()) Fail("an invocation's writes are half visible");
-  if (visible == 0) return;
+  if (visible == 0) return false;
+  if (visible != records.size()) Fail("an invocation's writes are half visible");
   ++outcome_.effects;
-  if (!committed_tokens_.insert(thread.token).second) Fail("two attempts have written");
-  if (failed_tokens_.contains(thread.token)) Fail("an invocation has failed, and has written");
+  if (!committed_tokens_.insert(token).second) Fail("two attempts have written");
+  if (failed_tokens_.contains(token)) Fail("an invocation has failed, and has written");
+  return true;
 }
 
 // ---------------------------------------------------------------------------------------------

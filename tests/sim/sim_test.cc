@@ -49,6 +49,10 @@ void ExpectMuchHappened(const Outcome& sum, Coherence mode, std::size_t times) {
   EXPECT_EQ(sum.effects > times, mode != Coherence::kSync) << sum.effects;
   EXPECT_GT(sum.restarts, times / 20);
   EXPECT_GT(sum.orphans, times / 20);
+  EXPECT_GT(sum.checkpoints, times / 20);
+  EXPECT_GT(sum.disk_faults, times / 10);
+  EXPECT_GT(sum.refused_by_log, times / 10);
+  EXPECT_GT(sum.recovered, times / 5);
   const bool tracks = fabric::TracksSharers(mode);
   const auto expect = [tracks](const char* what, std::size_t count, std::size_t least) {
     if (tracks) {
@@ -122,7 +126,7 @@ TEST(SimTest, OneSeedIsOneRun) {
 
 // As runs were then.
 Profile AsFound(std::uint64_t seed, Coherence mode) {
-  Profile profile = ProfileOf(seed, mode);
+  Profile profile = ProfileOf(seed, mode, /*may_log=*/false);
   profile.declared_reads = profile.errors = false;
   profile.policy = 0;
   return profile;
@@ -247,7 +251,11 @@ INSTANTIATE_TEST_SUITE_P(
         Mutation{Rule::kGroupTogether, "GroupTogether", Coherence::kStrict},
         Mutation{Rule::kGroupTogether, "GroupTogetherUncached", Coherence::kUncached},
         Mutation{Rule::kCutHolds, "CutHolds", Coherence::kStrict},
-        Mutation{Rule::kOneAttemptCommits, "OneAttemptCommits", Coherence::kLazy}),
+        Mutation{Rule::kOneAttemptCommits, "OneAttemptCommits", Coherence::kLazy},
+        Mutation{Rule::kDurableBeforeTold, "DurableBeforeTold", Coherence::kStrict},
+        Mutation{Rule::kRecordWhole, "RecordWhole", Coherence::kStrict},
+        Mutation{Rule::kVersionsGoOn, "VersionsGoOn", Coherence::kUncached},
+        Mutation{Rule::kUnappliedStays, "UnappliedStays", Coherence::kStrict}),
     [](const auto& param) { return param.param.name; });
 
 }  // namespace
