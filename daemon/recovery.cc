@@ -166,7 +166,7 @@ class Recoverer {
   }
 
   void RedoDelete(const fabric::GroupWrite& write, Version version) {
-    ExtentHeader header;
+    ExtentHeader header{};
     const IndexSlot* slot = view_.Find(write.key_hash, write.key, &header);
     if (slot != nullptr && header.version < version) const_cast<IndexSlot*>(slot)->store(0);
   }
@@ -185,7 +185,7 @@ class Recoverer {
                            fabric::SlotTagMatches(word, ~write.key_hash);
       if (has_tag && SlotExtentOffset(word) == write.draft) slot = &other;
     });
-    ExtentHeader old;
+    ExtentHeader old{};
     if (slot == nullptr) {
       slot = view_.Find(write.key_hash, header->key(), &old);
       if (slot == nullptr || old.version >= version) return;

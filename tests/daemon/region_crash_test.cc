@@ -216,7 +216,7 @@ class RegionCrashTest : public HomeFixture {
       if (fabric::KeyHash(key) % buckets == 7) keys.push_back(key);
     }
     for (int i = 0; i < changes; ++i) {
-      if (i % 5 == 4) {
+      if (i % 10 == 9) {
         std::map<std::string, std::optional<std::string>> together;
         for (int n = 0; n < 3; ++n) {
           const std::string& key = keys[random_() % keys.size()];
