@@ -54,10 +54,6 @@ class RecordAssembler {
       return true;
     }
     payload.insert(payload.end(), part.begin(), part.end());
-    if (!fabric::Upholds(fabric::Rule::kRecordWhole) && payload.size() == entry.payload_bytes) {
-      status_ = on_record_({writes_.back()});
-      return status_.ok();
-    }
     if ((entry.flags & kLastOfRecord) == 0 || payload.size() != entry.payload_bytes) return true;
     is_open_ = false;
     status_ = on_record_(writes_);

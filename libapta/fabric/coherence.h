@@ -63,7 +63,6 @@ enum class Rule : std::uint8_t {
   kCutHolds,                // GetMany: all that was read still stands when the last was
   kOneAttemptCommits,       // effects commit when their attempt counts, once
   kDurableBeforeTold,       // a log's record counts when it is durable
-  kRecordWhole,             // ... and for its reader when all of it is there
   kVersionsGoOn,            // what recovery finds in the log used up its versions
   kUnappliedStays,          // the log keeps what is not in the index: no checkpoint has it
   kCount,

@@ -186,6 +186,13 @@ TEST(SimTest, AReplyOfADeadMemoryServerIsNotFollowedIntoTheNextOnesHeap) {
   ExpectHolds(profile);
 }
 
+// A delete in a pool with a log waited behind a group, and succeeded when another had been there.
+TEST(SimTest, ADeleteThatWaitedBehindAGroupIsOfWhatIsThere) {
+  Profile profile = ProfileOf(5, Coherence::kStrict, /*may_log=*/false);
+  profile.logged = true;
+  ExpectHolds(profile);
+}
+
 // --- Mutations: without a rule, the checks fail.
 
 struct Mutation {
@@ -253,7 +260,6 @@ INSTANTIATE_TEST_SUITE_P(
         Mutation{Rule::kCutHolds, "CutHolds", Coherence::kStrict},
         Mutation{Rule::kOneAttemptCommits, "OneAttemptCommits", Coherence::kLazy},
         Mutation{Rule::kDurableBeforeTold, "DurableBeforeTold", Coherence::kStrict},
-        Mutation{Rule::kRecordWhole, "RecordWhole", Coherence::kStrict},
         Mutation{Rule::kVersionsGoOn, "VersionsGoOn", Coherence::kUncached},
         Mutation{Rule::kUnappliedStays, "UnappliedStays", Coherence::kStrict}),
     [](const auto& param) { return param.param.name; });
