@@ -4,7 +4,8 @@
 //   prepare   shard after shard, in ascending order: conditions hold, the drafts are the home's own
 //             from here on, whoever dies, and requests for the keys wait
 //   log       in a pool of durability `log`: one record of all writes is durable; until then gets
-//             of the keys go on, and find the old versions
+//             of the keys go on, and find the old versions. In one of durability `region` a record
+//             of them is in the region, until all have flipped
 //   publish   all shards: every sharer of every key has its invalidation (mode sync: has
 //   acknowledged) flip      all shards: the index names the new versions, and requests for the keys
 //   go on abort     instead, when one shard refuses to prepare: nothing has happened
@@ -46,6 +47,7 @@ struct GroupMessage {
     kPrepare,  // writes, of this shard; node, attachment, keeps_copies
     kPublish,  // version
     kFlip,
+    kEnd,    // of a group that is recorded: its record is gone
     kAbort,  // writes, node, attachment: whether or not it has been prepared
     kPrepared,
     kRefused,  // error
@@ -59,6 +61,8 @@ struct GroupMessage {
   int from_shard = 0;
   fabric::NodeId node = 0;       // whose drafts they are
   std::uint64_t attachment = 0;  // of that slot: the node may be gone, and another one there
+  bool is_single = false;        // a put or a delete, no transaction
+  bool is_recorded = false;      // in the region, until kEnd
   bool keeps_copies = false;     // the node caches what it writes: it is their sharer
   std::vector<fabric::GroupWrite> writes;
   Version version = 0;

@@ -29,6 +29,11 @@ Reply Refusal(StatusCode code, Reason reason, std::uint64_t value0 = 0, std::uin
 
 }  // namespace
 
+GroupCommits::GroupCommits(const Controllers& controllers, Owner* owner)
+    : c_(controllers), owner_(owner) {
+  if (c_.pool->is_durable_region()) intents_.emplace(c_.pool, c_.shard, c_.opc);
+}
+
 // ---------------------------------------------------------------------------------------------
 // Nodes and their drafts.
 
@@ -137,12 +142,15 @@ void GroupCommits::Begin(const Ended& ended, std::vector<GroupWrite> writes, boo
   const bool is_cached =
       caches && shards.size() == 1 && fabric::TracksSharers(c_.pool->coherence());
   const GroupId id{c_.shard, ++last_serial_};
-  const auto group = commits_.emplace(
-      id.serial, Coordinated{.machine = CommitGroup(std::move(shards), c_.journal != nullptr),
-                             .ended = ended,
-                             .attachment = node_[ended.from.node].attachment,
-                             .caches = is_cached,
-                             .writes = std::move(by_shard)});
+  const bool is_recorded = intents_ && writes.size() > 1;
+  const bool is_logged = c_.journal != nullptr || is_recorded;
+  const auto group =
+      commits_.emplace(id.serial, Coordinated{.machine = CommitGroup(std::move(shards), is_logged),
+                                              .ended = ended,
+                                              .attachment = node_[ended.from.node].attachment,
+                                              .caches = is_cached,
+                                              .is_recorded = is_recorded,
+                                              .writes = std::move(by_shard)});
   Obey(id, group.first->second.machine.Begin());
   Drain();
 }
@@ -154,6 +162,8 @@ void GroupCommits::Obey(GroupId id, Order order) {
                        .group = id,
                        .node = group.ended.from.node,
                        .attachment = group.attachment,
+                       .is_single = group.ended.is_single,
+                       .is_recorded = group.is_recorded,
                        .keeps_copies = group.caches};
   switch (order) {
     case Order::kNothing:
@@ -165,10 +175,10 @@ void GroupCommits::Obey(GroupId id, Order order) {
     case Order::kLog:
       // All keys are busy everywhere: each one's earlier versions are smaller, later ones greater.
       group.ended.version = c_.opc->NextVersion();
-      Log(id);
+      group.is_recorded ? Record(id) : Log(id);
       return;
     case Order::kPublish:
-      if (c_.journal == nullptr) group.ended.version = c_.opc->NextVersion();  // as above
+      if (group.ended.version == 0) group.ended.version = c_.opc->NextVersion();  // as above
       message.version = group.ended.version;
       message.kind = Kind::kPublish;
       for (const int shard : shards) Send(shard, message);
@@ -188,6 +198,11 @@ void GroupCommits::Obey(GroupId id, Order order) {
       } else if (!group.is_one()) {
         // Release: after all slots, those of other shards too, whose answers we have.
         c_.pool->superblock()->groups_ended.fetch_add(1, std::memory_order_acq_rel);
+      }
+      if (group.is_recorded) {
+        intents_->Remove(id.serial);
+        message.kind = Kind::kEnd;
+        for (const int shard : shards) Send(shard, message);
       }
       Finish(id);
       return;
@@ -213,7 +228,7 @@ void GroupCommits::CommitOne(const scheduler::Waiter& from, GroupWrite write) {
     node_[from.node].drafts.emplace(write.draft, Draft{write.key_hash, bytes});
     node_[from.node].kept_bytes += bytes;
   }
-  Ended ended{.from = from, .result = {}, .extent = write.draft};
+  Ended ended{.from = from, .result = {}, .is_single = true, .extent = write.draft};
   std::vector<GroupWrite> writes;
   writes.push_back(std::move(write));
   Begin(ended, std::move(writes), /*caches=*/true);
@@ -246,6 +261,18 @@ void GroupCommits::Log(GroupId id) {
     }
   }
   c_.journal->Append(std::move(record));
+}
+
+// All are prepared: what is recorded will be done, whoever is killed when.
+void GroupCommits::Record(GroupId id) {
+  const Coordinated& group = commits_.at(id.serial);
+  GroupMessage answer{.kind = Kind::kLogged, .group = id};
+  if (!intents_->Add(id.serial, group.ended.version, group.writes)) {
+    answer.kind = Kind::kUnlogged;
+    answer.error = Refusal(StatusCode::kResourceExhausted, Reason::kPoolFull, fabric::kPageBytes,
+                           c_.opc->used_bytes() - c_.oic->held_bytes(), c_.oic->held_bytes());
+  }
+  Send(c_.shard, std::move(answer));
 }
 
 void GroupCommits::OnLogged(const LogOutcome& outcome) {
@@ -301,6 +328,9 @@ void GroupCommits::Handle(GroupMessage message) {
       return;
     case Kind::kFlip:
       Flip(&parts_.at(message.group));
+      return;
+    case Kind::kEnd:
+      EndFlip(message.group);
       return;
     case Kind::kAbort:
       OnAbort(message);
@@ -361,7 +391,7 @@ void GroupCommits::Advance() {
 void GroupCommits::Prepare(GroupMessage prepare) {
   Part part;
   std::optional<Reply> refusal = TakeDrafts(prepare, &part);
-  if (!refusal) refusal = FindSlots(&part);
+  if (!refusal) refusal = FindSlots(prepare, &part);
   if (refusal) {
     Undo(&part);
     DropDrafts(prepare);  // those that were not taken any more
@@ -399,7 +429,7 @@ std::optional<Reply> GroupCommits::TakeDrafts(const GroupMessage& prepare, Part*
   return std::nullopt;
 }
 
-std::optional<Reply> GroupCommits::FindSlots(Part* part) {
+std::optional<Reply> GroupCommits::FindSlots(const GroupMessage& prepare, Part* part) {
   for (Write& write : part->writes) {
     const GroupWrite& wanted = write.write;
     Opc::KeyBuffer buffer;
@@ -410,6 +440,10 @@ std::optional<Reply> GroupCommits::FindSlots(Part* part) {
     const Version current = old ? old->version : 0;
     if (wanted.if_version != fabric::kAnyVersion && wanted.if_version != current) {
       return Refusal(StatusCode::kFailedPrecondition, Reason::kVersionMoved, current, wanted.index);
+    }
+    // It was there when the request came, and the group had to wait behind another.
+    if (!old && wanted.draft == 0 && prepare.is_single) {
+      return Refusal(StatusCode::kNotFound, Reason::kNoSuchObject);
     }
     if (old) {
       write.slot = old->slot;
@@ -422,6 +456,7 @@ std::optional<Reply> GroupCommits::FindSlots(Part* part) {
       }
       c_.opc->Hold(write.slot, wanted.key_hash, wanted.draft);
     }
+    if (prepare.is_recorded && wanted.draft != 0) c_.opc->PersistDraft(wanted.draft, write.slot);
   }
   return std::nullopt;
 }
@@ -504,16 +539,25 @@ void GroupCommits::Flip(Part* part) {
   while (part->flipped < until) FlipOne(*part, part->writes[part->flipped++]);
   if (until < part->writes.size()) {
     half_flipped_.push_back(part->order.group);
-  } else {
-    EndFlip(part->order.group);
+    return;
   }
+  // As it is now: since the group was published, the entry may have been evicted, or be about to
+  // go when those have acknowledged who are asked to drop the old version.
+  const bool untracked =
+      std::any_of(part->writes.begin(), part->writes.end(), [&](const Write& write) {
+        const std::uint64_t key_hash = write.write.key_hash;
+        const bool is_sharer = c_.otc->state(key_hash) != Otc::State::kSI &&
+                               c_.otc->sharers(key_hash).Contains(part->order.node);
+        return write.write.draft != 0 && !is_sharer;
+      });
+  Tell(*part, Kind::kFlipped, untracked);
+  if (!part->order.is_recorded) EndFlip(part->order.group);  // else by kEnd
 }
 
 // Invariants 2 and 3.
 void GroupCommits::EndFlip(GroupId id) {
   auto taken = parts_.extract(id);
   const Part& part = taken.mapped();
-  bool untracked = false;
   for (const Write& write : part.writes) {
     const std::uint64_t key_hash = write.write.key_hash;
     if (write.old_extent != 0) {
@@ -522,14 +566,8 @@ void GroupCommits::EndFlip(GroupId id) {
       if (named != still_named_.end()) still_named_.erase(named);
       if (is_free) owner_->Discard(write.old_extent);
     }
-    // As it is now: since the group was published, the entry may have been evicted, or be about to
-    // go when those have acknowledged who are asked to drop the old version.
-    const bool is_sharer = c_.otc->state(key_hash) != Otc::State::kSI &&
-                           c_.otc->sharers(key_hash).Contains(part.order.node);
-    untracked = untracked || (write.write.draft != 0 && !is_sharer);
     if (c_.blocking != nullptr) c_.blocking->LetGo(key_hash);
   }
-  Tell(part, Kind::kFlipped, untracked);
   for (const Write& write : part.writes) owner_->OnChanged(write.write.key_hash);
 }
 

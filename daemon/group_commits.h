@@ -12,7 +12,8 @@
 //      prepared with it; from then on to the group, which commits or discards it.
 //   2. From prepare to flip or abort a group's keys are busy: requests for them wait, in order, so
 //      that conditions go on holding and nobody reads one key before and another after the flip.
-//      (While the log is waited for only changes do: nobody reads any of the new versions.)
+//      (While the log is waited for only changes do: nobody reads any of the new versions.) Those
+//      of a recorded group are busy until its record is gone (GroupIntents, invariant 2).
 //   3. An old version's extent is discarded after the flip at the earliest.
 //   4. What a node keeps back is bounded: kMaxDrafts, and bytes as its quota of old versions.
 #pragma once
@@ -28,6 +29,7 @@
 #include "absl/types/span.h"
 #include "daemon/blocking_puts.h"
 #include "daemon/commit_group.h"
+#include "daemon/group_intents.h"
 #include "daemon/journal.h"
 #include "daemon/oic.h"
 #include "daemon/opc.h"
@@ -57,6 +59,7 @@ class GroupCommits {
     Version version = 0;        // 0: refused
     bool untracked = false;
     std::uint64_t issued = 0;  // to the node, by the only home, up to the commit
+    bool is_single = false;    // a put or a delete, no transaction
     std::uint64_t extent = 0;  // of a single put
     // Why it was refused; kNodeLost: its node is gone. Of kVersionMoved value[1] is the write's
     // index in the request.
@@ -86,7 +89,7 @@ class GroupCommits {
     Journal* journal;  // null: what the pool holds is in no log
   };
 
-  GroupCommits(const Controllers& controllers, Owner* owner) : c_(controllers), owner_(owner) {}
+  GroupCommits(const Controllers& controllers, Owner* owner);
 
   void AttachNode(NodeId node);
   // Groups that are not prepared yet are refused; nobody is answered.
@@ -144,6 +147,7 @@ class GroupCommits {
     Ended ended;
     std::uint64_t attachment;
     bool caches;
+    bool is_recorded;
     std::map<int, std::vector<GroupWrite>> writes;  // by shard
     bool is_one() const { return writes.size() == 1 && writes.begin()->second.size() == 1; }
   };
@@ -167,6 +171,7 @@ class GroupCommits {
   void Handle(GroupMessage message);
   void Obey(GroupId id, CommitGroup::Order order);
   void Log(GroupId id);
+  void Record(GroupId id);
   void Finish(GroupId id);
   void Tell(const Part& part, GroupMessage::Kind kind, bool untracked = false);
 
@@ -174,7 +179,7 @@ class GroupCommits {
   bool IsBusy(const GroupMessage& prepare) const;
   void Prepare(GroupMessage prepare);
   std::optional<Reply> TakeDrafts(const GroupMessage& prepare, Part* part);
-  std::optional<Reply> FindSlots(Part* part);
+  std::optional<Reply> FindSlots(const GroupMessage& prepare, Part* part);
   void Undo(Part* part);
   void Publish(Part* part, Version version);
   void PublishOne(Part* part, Write* write);
@@ -186,6 +191,7 @@ class GroupCommits {
 
   const Controllers c_;
   Owner* const owner_;
+  std::optional<GroupIntents> intents_;  // durability `region`
   std::array<Node, fabric::kMaxNodes> node_;
   std::uint64_t last_serial_ = 0;
   std::map<std::uint64_t, Coordinated> commits_;  // by serial

@@ -55,6 +55,13 @@ class Opc {
   void Hold(fabric::IndexSlot* slot, std::uint64_t key_hash, std::uint64_t extent);
   void Unhold(fabric::IndexSlot* slot);
 
+  // Makes durable what Begin and Fill have written, and that the slot is held, or as it was.
+  void PersistDraft(std::uint64_t extent, const fabric::IndexSlot* slot) {
+    if (write_back_ == nullptr) return;
+    PersistHeader(extent);
+    PersistSlot(slot);
+  }
+
   // Room for a key that has no slot yet; nullptr = the index cannot grow.
   fabric::IndexSlot* ReserveSlot(std::uint64_t key_hash) { return share_->index.Reserve(key_hash); }
   // Gives an extent back that nobody can read. False: there was none, the index or a header of a

@@ -82,6 +82,10 @@ absl::StatusOr<std::unique_ptr<Pool>> Pool::Open(const PoolOptions& options, int
     }
     superblock->last_version.store(found.last_version);
   }
+  if (pool->is_durable_region() && pool->region_.is_persistent_memory()) {
+    pool->PersistRecovered(fabric::MachineWriteBack());
+  }
+  for (fabric::HomeStatus& home : superblock->home) home.group_intents = 0;
   superblock->groups_begun.store(0);
   superblock->groups_ended.store(0);
   superblock->incarnation += 1;
@@ -90,14 +94,23 @@ absl::StatusOr<std::unique_ptr<Pool>> Pool::Open(const PoolOptions& options, int
   if (pool->is_durable_region() && pool->region_.is_persistent_memory()) {
     fabric::WriteBack* write_back = fabric::MachineWriteBack();
     write_back->Lines(superblock, fabric::kSuperblockBytes);
-    // What recovery changed, too: links are on the lines of slots.
-    pool->shares_[0]->index.view().ForEachSlot(
-        [&](const fabric::IndexSlot& slot) { write_back->Lines(&slot, sizeof(slot)); });
     write_back->Fence();
     for (const auto& share : pool->shares_) share->SetWriteBack(write_back);
   }
   pool->region_.PopulateInBackground();
   return pool;
+}
+
+// Before the records are gone of what was done again.
+void Pool::PersistRecovered(fabric::WriteBack* write_back) {
+  for (const std::uint64_t extent : recovery_.redone_extents) {
+    write_back->Lines(data() + extent, sizeof(fabric::ExtentHeader));
+  }
+  // Links are on the lines of slots.
+  shares_[0]->index.view().ForEachSlot(
+      [&](const fabric::IndexSlot& slot) { write_back->Lines(&slot, sizeof(slot)); });
+  write_back->Lines(&superblock()->last_version, sizeof(Version));
+  write_back->Fence();
 }
 
 absl::Status Pool::Format(int shards) {

@@ -96,6 +96,7 @@ class Pool {
  private:
   Pool(PoolOptions options, fabric::Region region);
   absl::Status Format(int shards);
+  void PersistRecovered(fabric::WriteBack* write_back);
 
   PoolOptions options_;
   bool trusted_;

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "daemon/group_intents.h"
 #include "daemon/pool.h"
 #include "fabric/hash.h"
 #include "fabric/seal.h"
@@ -50,6 +51,7 @@ class Recoverer {
     result_.lost_chains = lost_chains_.size();
     if (!buries_ && result_.lost_chains > 0) return std::move(result_);  // nothing has changed
     for (const LostChain& lost : lost_chains_) lost.last->overflow_offset.store(0);
+    RedoGroups();
     for (std::uint64_t i = 0; i < view_.buckets(); ++i) {
       view_.ForEachSlotOf(i, [&](const IndexSlot& slot) {
         if (slot.load() != 0) RecoverSlot(i, const_cast<IndexSlot*>(&slot));
@@ -147,6 +149,53 @@ class Recoverer {
       }
       at = const_cast<IndexBucket*>(next);
     }
+  }
+
+  void RedoGroups() {
+    for (std::uint32_t shard = 0; shard < superblock_->shards; ++shard) {
+      const bool is_whole =
+          ForEachIntent(region_, static_cast<int>(shard),
+                        [this](Version version, const std::vector<fabric::GroupWrite>& writes) {
+                          ++result_.redone;
+                          if (version < kMaxVersion) newest_ = std::max(newest_, version);
+                          for (const fabric::GroupWrite& write : writes) {
+                            write.draft != 0 ? RedoPut(write, version) : RedoDelete(write, version);
+                          }
+                        });
+      if (is_whole) continue;
+      ++result_.damaged;
+      Find(fmt::format("shard {}'s record of a transaction", shard), "is damaged");
+    }
+  }
+
+  void RedoDelete(const fabric::GroupWrite& write, Version version) {
+    ExtentHeader header{};
+    const IndexSlot* slot = view_.Find(write.key_hash, write.key, &header);
+    if (slot != nullptr && header.version < version) const_cast<IndexSlot*>(slot)->store(0);
+  }
+
+  // The slot was held for the extent, names it already, or names what it replaces.
+  void RedoPut(const fabric::GroupWrite& write, Version version) {
+    const ExtentHeader* header = view_.HeaderAt(write.draft);
+    if (header == nullptr || header->key_hash != write.key_hash ||
+        (header->version != 0 && header->version != version)) {
+      return;  // another's by now, or damaged: then it is found to be
+    }
+    const IndexSlot* slot = nullptr;
+    view_.ForEachSlotOf(write.key_hash & (view_.buckets() - 1), [&](const IndexSlot& other) {
+      const std::uint64_t word = other.load();
+      const bool has_tag = fabric::SlotTagMatches(word, write.key_hash) ||
+                           fabric::SlotTagMatches(word, ~write.key_hash);
+      if (has_tag && SlotExtentOffset(word) == write.draft) slot = &other;
+    });
+    ExtentHeader old{};
+    if (slot == nullptr) {
+      slot = view_.Find(write.key_hash, header->key(), &old);
+      if (slot == nullptr || old.version >= version) return;
+    }
+    reinterpret_cast<ExtentHeader*>(region_ + write.draft)->version = version;
+    const_cast<IndexSlot*>(slot)->store(fabric::MakeIndexSlot(write.key_hash, write.draft));
+    result_.redone_extents.push_back(write.draft);
   }
 
   void MarkLostChain(std::uint64_t bucket) {

@@ -27,10 +27,14 @@ struct Recovery {
   std::uint64_t buried = 0;     // those
   std::uint64_t lost_chains = 0;
   Version last_version = 0;
+  std::uint64_t redone = 0;                   // transactions that had been cut short
+  std::vector<std::uint64_t> redone_extents;  // whose headers were changed for them
   std::vector<std::string> findings;  // what is damaged, one line each, the first kMaxFindings
 };
 
-// What of an object was damaged is replaced by a gravestone if `buries`, else it is as if it had
+// Transactions that were recorded (group_intents.h) are done again; their records stay in the
+// lists until all this is durable, and the caller clears those. What of an object was damaged is
+// replaced by a gravestone if `buries`, else it is as if it had
 // never been; but if whole chains of objects are lost then, nothing is changed and the shares are
 // of no use. REQUIRES: the superblock is valid, `shares` are all of its shards, fresh.
 // `on_progress` is told which share (0 to 1) of the index has been gone through.

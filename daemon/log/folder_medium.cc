@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -48,6 +49,7 @@ class FolderFile final : public MediumFile {
       const ssize_t put = pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
       if (put < 0 && errno == EINTR) continue;
       if (put < 0) return ErrorOf(errno, path_, "writing");
+      if (put == 0) return ErrorOf(ENOSPC, path_, "writing");  // as Reap
       bytes.remove_prefix(static_cast<std::size_t>(put));
       offset += static_cast<std::uint64_t>(put);
     }
@@ -191,9 +193,8 @@ void FolderMedium::Submit() {
     writing.awaited = 2;
   }
   const int submitted = io_uring_submit(&ring_);
-  if (submitted >= 0) return;
-  writing.error = -submitted;
-  writing.awaited = 0;
+  // The two are no longer linked: the sync may come before the write.
+  if (!file.is_direct && submitted == 1) writing.error = EAGAIN;
 }
 
 void FolderMedium::ArmWake() {
@@ -230,6 +231,8 @@ void FolderMedium::Reap() {
 }
 
 std::optional<int> FolderMedium::PollWrite() {
+  // What the kernel had no room for stays in the ring, and will be written yet: it has not failed.
+  if (io_uring_sq_ready(&ring_) > 0) io_uring_submit(&ring_);
   Reap();
   if (!writing_ || writing_->awaited > 0) return std::nullopt;
   // There are file systems that take O_DIRECT, and then ask for other blocks than ours.
@@ -250,6 +253,8 @@ std::optional<int> FolderMedium::PollWrite() {
 
 void FolderMedium::Wait(fabric::TimeNs timeout_ns) {
   if (!is_armed_) ArmWake();
+  constexpr fabric::TimeNs kSubmitAgainNs = 1'000'000;
+  if (io_uring_sq_ready(&ring_) > 0) timeout_ns = std::min(timeout_ns, kSubmitAgainNs);
   __kernel_timespec timeout;
   timeout.tv_sec = static_cast<long long>(timeout_ns / 1'000'000'000u);
   timeout.tv_nsec = static_cast<long long>(timeout_ns % 1'000'000'000u);

@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "daemon/log/batch.h"
 #include "daemon/log/checkpoint.h"
+#include "fabric/coherence.h"
 #include "fmt/format.h"
 
 namespace apta::daemon::log {
@@ -124,6 +125,7 @@ class Reader {
       ++contents_.replayed_records;
       for (const ReadWrite& write : record) {
         last_[write.key] = write.version;
+        if (!fabric::Upholds(fabric::Rule::kVersionsGoOn)) continue;
         contents_.last_version = std::max(contents_.last_version, write.version);
       }
       return absl::OkStatus();
@@ -223,6 +225,10 @@ class Reader {
     if (!header || header->log != contents_.id) {
       empty_.push_back({slot, *bytes});
       return absl::OkStatus();
+    }
+    if (header->segment_bytes < kMinSegmentBytes || header->segment_bytes % kBlockBytes != 0) {
+      return absl::DataLossError(
+          fmt::format("{} says that segments have {} bytes", name, header->segment_bytes));
     }
     contents_.segment_bytes = header->segment_bytes;
     contents_.begin.next_number = std::max(contents_.begin.next_number, header->number + 1);

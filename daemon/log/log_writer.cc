@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fabric/check.h"
+#include "fabric/coherence.h"
 
 namespace apta::daemon::log {
 namespace {
@@ -53,7 +54,9 @@ void LogWriter::OnApplied(int shard, LogTicket ticket) { unapplied_.erase({shard
 // Invariant 3. What is queued gets a later batch than any that there is.
 std::uint64_t LogWriter::replay_from() const {
   std::uint64_t first = next_batch_;
-  for (const auto& [id, batch] : unapplied_) first = std::min(first, batch);
+  if (fabric::Upholds(fabric::Rule::kUnappliedStays)) {
+    for (const auto& [id, batch] : unapplied_) first = std::min(first, batch);
+  }
   for (const Ended& ended : in_batch_) first = std::min(first, ended.first_batch);
   if (!queue_.empty() && queue_.front().first_batch != 0) {
     first = std::min(first, queue_.front().first_batch);
@@ -105,6 +108,7 @@ void LogWriter::Fill() {
     while (fits && queued.next_write < queued.record.writes.size()) fits = AddEntry(&queued);
     if (!fits) break;
     in_batch_.push_back({{queued.record.shard, queued.record.ticket}, queued.first_batch});
+    if (!fabric::Upholds(fabric::Rule::kDurableBeforeTold)) Tell(in_batch_.back().id);
     queue_.pop_front();
   }
   is_filled_ = true;
@@ -138,7 +142,7 @@ void LogWriter::OnWritten(int error, TimeNs now_ns) {
     totals_.write_ns += now_ns - write_began_ns_;
     for (const Ended& ended : std::exchange(in_batch_, {})) {
       unapplied_.emplace(ended.id, ended.first_batch);
-      outcomes_[ended.id.first].push_back({.ticket = ended.id.second});
+      if (fabric::Upholds(fabric::Rule::kDurableBeforeTold)) Tell(ended.id);
     }
     ++next_batch_;
     is_filled_ = false;
@@ -236,7 +240,7 @@ void LogWriter::OnCheckpoint(std::uint64_t replay_from, bool has_succeeded, Time
 
 TimeNs LogWriter::next_deadline_ns() const {
   TimeNs deadline_ns = ~TimeNs{0};
-  if (error_ != 0 && !free_.empty()) deadline_ns = std::min(deadline_ns, retry_at_ns_);
+  if (error_ != 0 && !free_.empty() && !writing_) deadline_ns = std::min(deadline_ns, retry_at_ns_);
   if (!has_wished_ && free_.size() < kReady) deadline_ns = std::min(deadline_ns, no_wish_until_ns_);
   if (wants_checkpoint()) deadline_ns = std::min(deadline_ns, no_checkpoint_until_ns_);
   return deadline_ns;

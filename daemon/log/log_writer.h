@@ -60,7 +60,11 @@ class LogWriter {
   };
 
   // How long until a medium that has failed, or was full, is tried again.
+#ifdef APTA_LOG_RETRY_NS  // the simulator's runs are short
+  static constexpr TimeNs kRetryNs = APTA_LOG_RETRY_NS;
+#else
   static constexpr TimeNs kRetryNs = 500'000'000;
+#endif
 
   LogWriter(const Options& options, Begin begin);
 
@@ -113,6 +117,7 @@ class LogWriter {
   void Fill();
   bool AddEntry(Queued* queued);
   void Refuse(int error, TimeNs now_ns);
+  void Tell(const RecordId& id) { outcomes_[id.first].push_back({.ticket = id.second}); }
   void RefuseOne(const RecordId& id, bool is_certain);
   bool has_room() const { return current_ && position_ + kBlockBytes <= options_.segment_bytes; }
   bool wants_checkpoint() const;

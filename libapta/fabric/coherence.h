@@ -62,6 +62,9 @@ enum class Rule : std::uint8_t {
   kGroupTogether,           // all index slots of a commit group change in one step
   kCutHolds,                // GetMany: all that was read still stands when the last was
   kOneAttemptCommits,       // effects commit when their attempt counts, once
+  kDurableBeforeTold,       // a log's record counts when it is durable
+  kVersionsGoOn,            // what recovery finds in the log used up its versions
+  kUnappliedStays,          // the log keeps what is not in the index: no checkpoint has it
   kCount,
 };
 

@@ -28,6 +28,10 @@ struct alignas(kCacheLineBytes) HomeStatus {
   // 1: the home sleeps or is about to; whoever submits must ring its doorbell. Partner of the
   // submission ring's publishing exchange, see doorbell.h.
   std::atomic<std::uint32_t> asleep;
+  std::uint32_t reserved;
+  // Where the last record is of what the commit groups of this home are about to do
+  // (daemon/group_intents.h); 0 = none is.
+  std::uint64_t group_intents;
 };
 static_assert(sizeof(HomeStatus) == kCacheLineBytes);
 

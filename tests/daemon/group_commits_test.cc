@@ -6,13 +6,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <numeric>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "daemon/recovery.h"
 #include "fabric/group_message.h"
 #include "fmt/format.h"
 #include "tests/daemon/home_fixture.h"
@@ -449,6 +453,66 @@ TEST_F(ShardedGroupTest, HoweverTheyMeetAllEndAndEachIsWhole) {
               std::accumulate(written.begin(), written.end(), 0ul, [](auto sum, const auto& entry) {
                 return sum + static_cast<unsigned>(entry.second);
               }));
+  }
+}
+
+// Killed between any two messages: the region as the next memory server finds it.
+class RecordedGroupTest : public GroupFixture {
+ protected:
+  RecordedGroupTest() : GroupFixture({.bytes = 16 << 20, .durability = "region"}, 3) {
+    const std::uint64_t bytes = pool_->region().size_bytes();
+    image_.reset(static_cast<std::byte*>(aligned_alloc(fabric::kHugePageBytes, bytes)));
+  }
+  // What recovery finds, by key.
+  std::map<std::string, Version> Recovered(const std::vector<std::string>& keys) {
+    std::memcpy(image_.get(), pool_->data(), pool_->region().size_bytes());
+    const auto shares = MakeShares(image_.get());
+    const Recovery found = Recover(image_.get(), shares, true);
+    EXPECT_EQ(found.damaged, 0u) << (found.findings.empty() ? "" : found.findings.front());
+    EXPECT_GE(found.last_version, pool_->superblock()->last_version.load());
+    std::map<std::string, Version> versions;
+    for (const std::string& key : keys) {
+      const auto entry = shares[0]->index.view().LocateUnregistered(fabric::KeyHash(key), key);
+      if (entry) versions[key] = entry->version;
+    }
+    return versions;
+  }
+
+  std::unique_ptr<std::byte, decltype(&free)> image_{nullptr, &free};
+};
+
+TEST_F(RecordedGroupTest, AKillBetweenAnyTwoMessagesLeavesAllOfItOrNothing) {
+  const std::string a = KeyOf(0, "a"), b = KeyOf(1, "b"), c = KeyOf(2, "c"), d = KeyOf(2, "d");
+  const std::vector<std::string> keys = {a, b, c, d};
+  for (const std::string& key : {b, d}) {
+    StepAt(ShardOf(key), 0, Inline(Op::kPut, key, "old", kAnyVersion));
+    DeliverAll();
+    ASSERT_TRUE(ReplyTo(0, 0));
+  }
+  const auto before = Recovered(keys);
+  ASSERT_EQ(before.size(), 2u);
+  const std::vector<GroupWrite> writes = {Draft(0, a, "new"), Draft(0, b, "new"),
+                                          Draft(0, c, "new"), Deletion(d)};
+  EXPECT_EQ(Recovered(keys), before);
+  StepAt(1, 0, GroupRequest({writes[0], writes[1]}), 5);  // and one behind it for the same key
+  StepAt(0, 1, GroupRequest({Draft(1, b, "last"), Deletion(a)}), 6);
+  std::set<std::map<std::string, Version>> seen;
+  std::size_t sender = 0;
+  while (Sender() >= 0) {
+    Deliver(sender++);
+    const auto found = Recovered(keys);
+    EXPECT_TRUE(found == before || (found.contains(a) && found.at(a) == found.at(b)) ||
+                (!found.contains(a) && found.at(b) > before.at(b)));
+    seen.insert(found);
+  }
+  EXPECT_GE(seen.size(), 2u);
+  EXPECT_EQ(ReplyTo(0, 5)->code, 0);
+  EXPECT_EQ(ReplyTo(1, 6)->code, 0);
+  EXPECT_EQ(Commit(0, {writes[2], writes[3]}, 0).code, 0);
+  const auto after = Recovered(keys);
+  EXPECT_TRUE(after.contains(c) && !after.contains(d));
+  for (int shard = 0; shard < 3; ++shard) {
+    EXPECT_EQ(pool_->superblock()->home[shard].group_intents, 0u);
   }
 }
 

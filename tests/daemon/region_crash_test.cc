@@ -9,6 +9,7 @@
 #include <set>
 
 #include "daemon/recovery.h"
+#include "fabric/group_message.h"
 #include "fmt/format.h"
 #include "tests/daemon/home_fixture.h"
 
@@ -120,7 +121,8 @@ class RegionCrashTest : public HomeFixture {
   std::string FaultOf(const std::vector<std::uint64_t>& lines) const {
     std::byte* const region = image_.get();
     medium_->MakeImage(lines, region);
-    const auto& superblock = *reinterpret_cast<const fabric::Superblock*>(region);
+    auto& superblock = *reinterpret_cast<fabric::Superblock*>(region);
+    if (forgets_records_) superblock.home[0].group_intents = 0;
     if (!superblock.Validate(medium_->size_bytes()).ok()) return "the superblock is not valid";
     const auto shares = MakeShares(region);
     const Recovery found = Recover(region, shares, true);
@@ -172,6 +174,31 @@ class RegionCrashTest : public HomeFixture {
       }
       reply = Answer(0, 0);
     }
+    EndChange(reply);
+  }
+  // Several, as one.
+  void ChangeTogether(const std::map<std::string, std::optional<std::string>>& values) {
+    after_ = before_;
+    std::vector<std::byte> writes;
+    for (const auto& [key, value] : values) {
+      fabric::GroupWrite write{.key_hash = fabric::KeyHash(key)};
+      if (value) {
+        Request request = Inline(Op::kPut, key, *value, fabric::kAnyVersion);
+        request.flags |= fabric::kKeepBack;
+        const Reply draft = Ask(0, request);
+        ASSERT_EQ(CodeOf(draft), absl::StatusCode::kOk);
+        write.draft = draft.extent_offset;
+      } else {
+        write.key = key;
+      }
+      fabric::AppendGroupWrite(write, &writes);
+    }
+    for (const auto& [key, value] : values) {
+      value ? void(after_[key] = *value) : void(after_.erase(key));
+    }
+    EndChange(Ask(0, Inline(Op::kCommitGroup, "", AsText(writes))));
+  }
+  void EndChange(const Reply& reply) {
     ASSERT_EQ(CodeOf(reply), absl::StatusCode::kOk);
     before_ = after_;  // answered
     last_version_ = reply.version;
@@ -189,6 +216,18 @@ class RegionCrashTest : public HomeFixture {
       if (fabric::KeyHash(key) % buckets == 7) keys.push_back(key);
     }
     for (int i = 0; i < changes; ++i) {
+      if (i % 10 == 9) {
+        std::map<std::string, std::optional<std::string>> together;
+        for (int n = 0; n < 3; ++n) {
+          const std::string& key = keys[random_() % keys.size()];
+          const bool is_delete = before_.contains(key) && random_() % 3 == 0;
+          together[key] = is_delete ? std::nullopt
+                                    : std::make_optional<std::string>(
+                                          random_() % 100, static_cast<char>('A' + i % 26));
+        }
+        ChangeTogether(together);
+        continue;
+      }
       const std::string& key = keys[random_() % keys.size()];
       if (before_.contains(key) && random_() % 4 == 0) {
         Change(key, std::nullopt);
@@ -205,6 +244,7 @@ class RegionCrashTest : public HomeFixture {
   std::unique_ptr<std::byte, decltype(&free)> image_{nullptr, &free};  // as aligned as a mapping
   Values before_, after_;
   Version last_version_ = 0;
+  bool forgets_records_ = false;
   int losses_ = 0;
   std::set<std::string> faults_;
 };
@@ -221,6 +261,23 @@ TEST_F(RegionCrashTest, ALineThatIsNotWrittenBackIsFound) {
   medium_->forgets_lines = true;
   ChangeManyTimes(10);
   EXPECT_THAT(faults_, ::testing::Not(::testing::IsEmpty()));
+}
+
+TEST_F(RegionCrashTest, WithoutItsRecordHalfATransactionIsFound) {
+  forgets_records_ = true;
+  Change("a", "1");
+  ChangeTogether({{"a", "2"}, {"b", "2"}, {"c", "2"}});
+  EXPECT_THAT(faults_, ::testing::Contains("an object is not what it was before, nor after"));
+}
+
+TEST_F(RegionCrashTest, WhenATransactionHasEndedItsRecordIsGone) {
+  Change("a", "1");
+  const std::uint64_t before = LiveExtents();
+  for (int i = 0; i < 3; ++i) ChangeTogether({{"a", "2"}, {"b", "2"}});
+  Poll(2);
+  EXPECT_EQ(pool_->superblock()->home[0].group_intents, 0u);
+  EXPECT_EQ(LiveExtents(), before + 1);
+  EXPECT_THAT(faults_, ::testing::IsEmpty());
 }
 
 TEST_F(RegionCrashTest, ATransactionThatFailsLeavesNothing) {

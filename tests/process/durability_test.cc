@@ -1,5 +1,5 @@
-// Pools of durability `log`: memory servers that are killed at any moment, and logs that cannot be
-// written.
+// Pools of durability `log` and `region`: memory servers that are killed at any moment, and logs
+// that cannot be written.
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -8,6 +8,7 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <optional>
 #include <random>
@@ -51,6 +52,13 @@ class DurabilityTest : public ::testing::Test {
                     "coherence={}{}",
                     log_, coherence, more)});
   }
+  // Always with as many shards.
+  void StartWithRegion(const std::string& coherence) {
+    aptad_.emplace(std::vector<std::string>{
+        "--socket", socket_, "--shards", "2", "--pool",
+        fmt::format("bytes=64MiB,durability=region,backing=file:{},coherence={}",
+                    (*memory_ / "region"), coherence)});
+  }
   void Kill() {
     EXPECT_EQ(aptad_->End(SIGKILL), -SIGKILL);
     aptad_.reset();
@@ -62,6 +70,9 @@ class DurabilityTest : public ::testing::Test {
     memory_.emplace("/dev/shm");
     log_ = *memory_ / "log";
   }
+
+  // Kills what `start` has started, at any moment under load, and starts the next.
+  void KillAgainAndAgain(int rounds, const std::function<void(int round)>& start);
 
   Folder folder_;
   std::optional<Folder> memory_;
@@ -150,16 +161,14 @@ class Putter {
   Version last_version_ = 0;
 };
 
-TEST_F(DurabilityTest, WhateverWasAcknowledgedIsThereAfterAKillAtAnyMoment) {
+void DurabilityTest::KillAgainAndAgain(int rounds, const std::function<void(int round)>& start) {
   constexpr int kPutters = 3;
-  const char* const modes[] = {"strict", "lazy", "sync", "uncached"};
   std::mt19937 random(20);
-  UseMemory();
-  StartAptad();
+  start(0);
   std::vector<std::unique_ptr<Putter>> putters;
   for (int i = 0; i < kPutters; ++i) putters.push_back(std::make_unique<Putter>(i, socket_));
   int total = 0;
-  for (int round = 0; round < test::Scaled(50); ++round) {
+  for (int round = 0; round < rounds; ++round) {
     std::atomic<int> acknowledged{0};
     std::vector<std::thread> threads;
     for (const auto& putter : putters) ASSERT_TRUE(putter->HasReconnected());
@@ -171,8 +180,7 @@ TEST_F(DurabilityTest, WhateverWasAcknowledgedIsThereAfterAKillAtAnyMoment) {
     Kill();
     for (std::thread& thread : threads) thread.join();
     total += acknowledged.load();
-    // With as many shards as it likes: the region is made anew.
-    StartAptad(round % 3 == 0 ? 2 : 1, modes[round % 4]);
+    start(round);
     SCOPED_TRACE(aptad_->log());
     Client judge = ConnectTo(socket_, "judge");
     Version last = 0;
@@ -185,6 +193,20 @@ TEST_F(DurabilityTest, WhateverWasAcknowledgedIsThereAfterAKillAtAnyMoment) {
     EXPECT_GT(*version, last);
   }
   EXPECT_GT(total, 0);
+}
+
+constexpr const char* kModes[] = {"strict", "lazy", "sync", "uncached"};
+
+TEST_F(DurabilityTest, WhateverWasAcknowledgedIsThereAfterAKillAtAnyMoment) {
+  UseMemory();
+  // With as many shards as it likes: the region is made anew.
+  KillAgainAndAgain(test::Scaled(50),
+                    [this](int round) { StartAptad(round % 3 == 0 ? 2 : 1, kModes[round % 4]); });
+}
+
+TEST_F(DurabilityTest, SoItIsInARegionThatOutlivesItsMemoryServer) {
+  UseMemory();
+  KillAgainAndAgain(test::Scaled(25), [this](int round) { StartWithRegion(kModes[round % 4]); });
 }
 
 // No file may be written, whatever the disk says: as when it is full.

@@ -211,6 +211,7 @@ void World::CheckEnd() {
   }
   outcome_.evictions += home_->counters().directory_evictions;
   outcome_.untracked += home_->counters().untracked;
+  if (disk_) CheckLogRecovers();
   CheckHistory();
 }
 
@@ -253,6 +254,10 @@ void Outcome::Add(const Outcome& other) {
   kills += other.kills;
   stalls += other.stalls;
   restarts += other.restarts;
+  checkpoints += other.checkpoints;
+  disk_faults += other.disk_faults;
+  refused_by_log += other.refused_by_log;
+  recovered += other.recovered;
   orphans += other.orphans;
   fenced_silent += other.fenced_silent;
   fenced_over_quota += other.fenced_over_quota;
@@ -271,10 +276,12 @@ std::string Outcome::Describe() const {
       "them by words;\n{} kills, {} "
       "stalls, {} fenced for silence, {} for their quota, {} restarts beside {} stopped nodes, {} "
       "directory evictions, {} "
-      "untracked,\n{} ring overflows, {} deferred holds, {} times everything was held",
+      "untracked,\n{} ring overflows, {} deferred holds, {} times everything was held;\n{} "
+      "checkpoints, {} disk faults, {} records refused, {} objects recovered from logs",
       operations, hits, scheduled_gets, declared_gets, stale_gets, transactions, effects,
       failed_attempts, cuts, cuts_by_words, kills, stalls, fenced_silent, fenced_over_quota,
-      restarts, orphans, evictions, untracked, overflows, deferred_holds, hold_everything);
+      restarts, orphans, evictions, untracked, overflows, deferred_holds, hold_everything,
+      checkpoints, disk_faults, refused_by_log, recovered);
 }
 
 Outcome Run(const Profile& profile, std::size_t trace_lines) {

@@ -278,7 +278,7 @@ void World::OnGroupReply(Thread* thread, const Reply& reply) {
     } else if (reply.reason == fabric::Reason::kVersionMoved && reply.value[1] == i) {
       done.failed = true;
     } else {
-      is_void_[index] = true;
+      EndRefused(index, reply);
     }
     Trace("a group's {} has ended", sim::Describe(done));
   }
@@ -327,28 +327,35 @@ const fabric::ExtentHeader* World::Current(std::size_t key) const {
 }
 
 // Right after the step in which the home got an attempt's result: nobody has written since. In mode
-// sync they may become visible later.
-void World::JudgeEffects(const Thread& thread) {
+// sync they may become visible later; in a pool with a log they do, if at all.
+void World::JudgeEffects(std::size_t group, std::uint64_t token) {
   if (profile_.mode == Coherence::kSync) return;
+  if (AreVisible(group, token)) return;
+  if (disk_) {
+    unjudged_.emplace_back(group, token);
+    return;
+  }
+  for (const std::size_t index : groups_[group]) is_void_[index] = true;
+}
+
+// REQUIRES: nobody else has written since they may have become visible.
+bool World::AreVisible(std::size_t group, std::uint64_t token) {
   std::size_t visible = 0;
-  const std::vector<std::size_t>& records = groups_[thread.group_index];
+  const std::vector<std::size_t>& records = groups_[group];
   for (const std::size_t index : records) {
     Operation& record = history_[index];
     const fabric::ExtentHeader* const now = Current(record.key);
-    const std::uint64_t value = now != nullptr ? ReadValue(now) : 0;
-    if (value != record.value) {
-      is_void_[index] = true;
-      continue;
-    }
+    if (now == nullptr || ReadValue(now) != record.value) continue;
     ++visible;
     record.version = now->version;
     record.end_ns = now_ns_;
   }
-  if (visible != 0 && visible != records.size()) Fail("an invocation's writes are half visible");
-  if (visible == 0) return;
+  if (visible == 0) return false;
+  if (visible != records.size()) Fail("an invocation's writes are half visible");
   ++outcome_.effects;
-  if (!committed_tokens_.insert(thread.token).second) Fail("two attempts have written");
-  if (failed_tokens_.contains(thread.token)) Fail("an invocation has failed, and has written");
+  if (!committed_tokens_.insert(token).second) Fail("two attempts have written");
+  if (failed_tokens_.contains(token)) Fail("an invocation has failed, and has written");
+  return true;
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -368,7 +368,7 @@ void World::BeginPut(Node* node, Thread* thread, Operation::Kind kind) {
                reply.reason == fabric::Reason::kNoSuchObject) {
       done.failed = true;
     } else {
-      is_void_[thread->record] = true;  // no room: nothing happened
+      EndRefused(thread->record, reply);
     }
     Trace("n{}.{} has ended its {}", node->index, thread->lane, sim::Describe(done));
     EndOperation(node, thread);
@@ -430,7 +430,10 @@ void World::StageMore(Node* node, Thread* thread) {
 void World::BeginCall(Node* node, Thread* thread) {
   const std::uint64_t token = ++next_token_;
   thread->on_reply = [this, node, thread, token](const Reply& reply) {
-    if (reply.code != 0) {
+    // Of what the log could not finish nobody knows.
+    const bool is_open =
+        disk_ && reply.code == static_cast<std::uint16_t>(absl::StatusCode::kUnavailable);
+    if (reply.code != 0 && !is_open) {
       failed_tokens_.insert(token);
       if (committed_tokens_.contains(token))
         Fail("a caller is told of a failure, and it has written");

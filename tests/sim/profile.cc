@@ -23,7 +23,7 @@ std::string Profile::Describe() const {
   return flags;
 }
 
-Profile ProfileOf(std::uint64_t seed, std::optional<Coherence> mode) {
+Profile ProfileOf(std::uint64_t seed, std::optional<Coherence> mode, bool may_log) {
   std::mt19937_64 random(seed ^ 0x5eed);
   const auto pick = [&](std::initializer_list<std::uint64_t> values) {
     return *(values.begin() + random() % values.size());
@@ -56,6 +56,11 @@ Profile ProfileOf(std::uint64_t seed, std::optional<Coherence> mode) {
   profile.declared_reads = random() % 2 == 0;
   profile.errors = random() % 2 == 0;
   profile.policy = random() % scheduler::kPolicyNames.size();
+  profile.logged = may_log && random() % 4 == 0;
+  if (profile.logged) {
+    profile.restart_every = pick({0, 25, 60, 200});
+    profile.disk_fault_every = pick({0, 0, 30, 100});
+  }
   return profile;
 }
 
@@ -82,6 +87,11 @@ Profile Shrink(const Profile& failing) {
     change([](Profile* p) { p->kill_every = 0; });
     change([](Profile* p) { p->stall_every = 0; });
     change([](Profile* p) { p->restart_every = 0; });
+    change([](Profile* p) { p->disk_fault_every = 0; });
+    change([](Profile* p) {
+      p->disk_fault_every = 0;
+      p->logged = false;
+    });
     change([](Profile* p) {
       if (p->functions) --p->threads;
       p->functions = false;

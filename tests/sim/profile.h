@@ -37,11 +37,15 @@ struct Profile {
   std::uint64_t kill_every = 0;
   std::uint64_t stall_every = 0;
   std::uint64_t restart_every = 0;
+  bool logged = false;  // durability `log`
+  std::uint64_t disk_fault_every = 0;
 
   // The flags of tools/sim that make this run, whatever the seed would have drawn.
   std::string Describe() const;
 };
-Profile ProfileOf(std::uint64_t seed, std::optional<Coherence> mode = std::nullopt);
+// `may_log`: some pools have logs.
+Profile ProfileOf(std::uint64_t seed, std::optional<Coherence> mode = std::nullopt,
+                  bool may_log = true);
 
 // Calls visit(name, meaning, field) for each field but seed and mode.
 template <typename SomeProfile, typename Visit>
@@ -67,6 +71,8 @@ void VisitKnobs(SomeProfile& profile, Visit&& visit) {
   visit("kill", "one in so many operations; 0 = never", profile.kill_every);
   visit("stall", "one in so many operations", profile.stall_every);
   visit("restart", "of the memory server, one in so many operations", profile.restart_every);
+  visit("logged", "1: the pool is of durability log", profile.logged);
+  visit("diskfault", "one in so many operations", profile.disk_fault_every);
 }
 
 }  // namespace apta::sim

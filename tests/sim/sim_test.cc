@@ -49,6 +49,10 @@ void ExpectMuchHappened(const Outcome& sum, Coherence mode, std::size_t times) {
   EXPECT_EQ(sum.effects > times, mode != Coherence::kSync) << sum.effects;
   EXPECT_GT(sum.restarts, times / 20);
   EXPECT_GT(sum.orphans, times / 20);
+  EXPECT_GT(sum.checkpoints, times / 20);
+  EXPECT_GT(sum.disk_faults, times / 10);
+  EXPECT_GT(sum.refused_by_log, times / 10);
+  EXPECT_GT(sum.recovered, times / 5);
   const bool tracks = fabric::TracksSharers(mode);
   const auto expect = [tracks](const char* what, std::size_t count, std::size_t least) {
     if (tracks) {
@@ -122,7 +126,7 @@ TEST(SimTest, OneSeedIsOneRun) {
 
 // As runs were then.
 Profile AsFound(std::uint64_t seed, Coherence mode) {
-  Profile profile = ProfileOf(seed, mode);
+  Profile profile = ProfileOf(seed, mode, /*may_log=*/false);
   profile.declared_reads = profile.errors = false;
   profile.policy = 0;
   return profile;
@@ -179,6 +183,13 @@ TEST(SimTest, AReplyOfADeadMemoryServerIsNotFollowedIntoTheNextOnesHeap) {
   profile.kill_every = 20;
   profile.stall_every = 200;
   profile.restart_every = 25;
+  ExpectHolds(profile);
+}
+
+// A delete in a pool with a log waited behind a group, and succeeded when another had been there.
+TEST(SimTest, ADeleteThatWaitedBehindAGroupIsOfWhatIsThere) {
+  Profile profile = ProfileOf(5, Coherence::kStrict, /*may_log=*/false);
+  profile.logged = true;
   ExpectHolds(profile);
 }
 
@@ -247,7 +258,10 @@ INSTANTIATE_TEST_SUITE_P(
         Mutation{Rule::kGroupTogether, "GroupTogether", Coherence::kStrict},
         Mutation{Rule::kGroupTogether, "GroupTogetherUncached", Coherence::kUncached},
         Mutation{Rule::kCutHolds, "CutHolds", Coherence::kStrict},
-        Mutation{Rule::kOneAttemptCommits, "OneAttemptCommits", Coherence::kLazy}),
+        Mutation{Rule::kOneAttemptCommits, "OneAttemptCommits", Coherence::kLazy},
+        Mutation{Rule::kDurableBeforeTold, "DurableBeforeTold", Coherence::kStrict},
+        Mutation{Rule::kVersionsGoOn, "VersionsGoOn", Coherence::kUncached},
+        Mutation{Rule::kUnappliedStays, "UnappliedStays", Coherence::kStrict}),
     [](const auto& param) { return param.param.name; });
 
 }  // namespace

@@ -53,7 +53,8 @@ World::World(const Profile& profile, std::size_t trace_lines)
     key_name_.push_back(fmt::format("key{}", i));
     key_hash_.push_back(fabric::KeyHash(key_name_.back()));
   }
-  if (profile_.restart_every > 0) {
+  if (profile_.logged) disk_.emplace();
+  if (profile_.restart_every > 0 && !profile_.logged) {
     region_path_ = fmt::format("/dev/shm/apta-sim-{}-{}", getpid(), profile.seed);
     std::filesystem::remove(region_path_);
   }
@@ -62,6 +63,7 @@ World::World(const Profile& profile, std::size_t trace_lines)
 World::~World() {
   for (const auto& node : nodes_) Kill(node.get());
   home_.reset();
+  log_.reset();
   pool_.reset();
   for (Slot& slot : slots_) {
     if (slot.port != nullptr) g_ports.Give(slot.port);
@@ -111,7 +113,8 @@ void World::OpenPool() {
   }
   pool_ = *std::move(pool);
   server_ = std::make_shared<Server>();
-  if (region_path_.empty()) return;
+  if (disk_) OpenLog();
+  if (profile_.restart_every == 0) return;
   auto region = fabric::Region::Map(*pool_->region().client_fd(), pool_->region().size_bytes(),
                                     /*writable=*/false);
   server_->region = *std::move(region);
@@ -169,11 +172,14 @@ void World::StepRequest(Node* node) {
   // but sync, unless its payload is still on its way.
   const bool concerns_object = request.op <= fabric::Op::kStat;
   const bool is_whole = (request.flags & fabric::kBodyStaged) == 0;
-  if (concerns_object && is_whole && profile_.mode != Coherence::kSync && answered_ == 0) {
+  const bool may_wait = disk_ && request.op != fabric::Op::kGet && request.op != fabric::Op::kStat;
+  if (concerns_object && is_whole && !may_wait && profile_.mode != Coherence::kSync &&
+      answered_ == 0) {
     Fail(fmt::format("a request of n{} waits at the home", node->index));
   }
   if ((request.flags & fabric::kHasEffects) != 0 && request.op == fabric::Op::kReady) {
-    JudgeEffects(node->threads[request.lane]);
+    const Thread& thread = node->threads[request.lane];
+    JudgeEffects(thread.group_index, thread.token);
   }
   CheckInvariants();
 }
@@ -300,6 +306,7 @@ void World::Restart() {
   }
   ++home_incarnation_;
   home_.reset();
+  if (disk_) CrashLog();
   pool_.reset();
   for (Slot& slot : slots_) {
     if (slot.port != nullptr) g_ports.Give(slot.port);
@@ -341,6 +348,8 @@ void World::MaybeFault() {
     victim->stalled_until_ns = std::max(victim->stalled_until_ns, now_ns_ + stall_ns);
   } else if (Chance(profile_.restart_every)) {
     At(Soon(), [this] { Restart(); });
+  } else if (Chance(profile_.disk_fault_every)) {
+    FailDisk();
   }
 }
 

@@ -8,7 +8,9 @@
 // Faults are those that the protocol admits: a node is killed at any of its steps, or stopped and
 // continued; it is fenced; its invalidation ring overflows (the simulator is built with a short
 // one); the directory is too small; the memory server is killed and started on the same region,
-// while some nodes are stopped and continue later with what they had. Messages are late, and
+// while some nodes are stopped and continue later with what they had. A pool may have a log
+// (disk_log.h): then the next memory server starts with what the crash has left on the disk, which
+// fails or is full for a while, too. Messages are late, and
 // reordered where lanes and rings are independent, but never lost: between two live processes
 // nothing is.
 #pragma once
@@ -39,6 +41,7 @@
 #include "fabric/region.h"
 #include "fmt/format.h"
 #include "tests/sim/authors_otc.h"
+#include "tests/sim/disk_log.h"
 #include "tests/sim/history.h"
 #include "tests/sim/profile.h"
 
@@ -58,7 +61,9 @@ struct Outcome {
   std::size_t transactions = 0, effects = 0;  // that ended; of invocations, that were committed
   std::size_t cuts = 0, cuts_by_words = 0;
   std::size_t kills = 0, stalls = 0, restarts = 0;
-  std::size_t orphans = 0;  // nodes that were stopped while the memory server was started again
+  std::size_t checkpoints = 0, disk_faults = 0, refused_by_log = 0;
+  std::size_t recovered = 0;  // objects, from the log
+  std::size_t orphans = 0;    // nodes that were stopped while the memory server was started again
   std::size_t fenced_silent = 0, fenced_over_quota = 0;
   std::size_t evictions = 0, untracked = 0, overflows = 0;
   std::size_t deferred_holds = 0;   // extents that were listed because they were being read
@@ -240,11 +245,22 @@ class World : private daemon::NodeGate {
   void OnGroupReply(Thread* thread, const fabric::Reply& reply);
   void EndInvocation(Node* node, Thread* thread);
   const fabric::ExtentHeader* Current(std::size_t key) const;
-  void JudgeEffects(const Thread& thread);
+  void JudgeEffects(std::size_t group, std::uint64_t token);
+  bool AreVisible(std::size_t group, std::uint64_t token);
   void CheckGroups();
   void CheckWhole(const Operation& write, std::uint64_t version);
   void CheckCut(const CutRecord& cut, const std::vector<std::size_t>& group, std::uint64_t version);
   void CheckCutInOrder(const CutRecord& cut);
+
+  // --- logged.cc: a pool with a log
+  void OpenLog();
+  void CrashLog();
+  void DeliverLogged();
+  void FailDisk();
+  absl::Status VisitWhileOthersWork(const daemon::log::ObjectVisitor& visit);
+  void EndRefused(std::size_t record, const fabric::Reply& reply);
+  void CheckRecovered();
+  void CheckLogRecovers();
 
   // --- checks.cc
   void CheckInvariants();
@@ -302,7 +318,15 @@ class World : private daemon::NodeGate {
   TimeNs progress_ns_ = now_ns_;  // when an operation began last
 
   std::string region_path_;  // "" = a memfd
+  std::optional<daemon::log::SimMedium> disk_;
+  std::uint64_t server_life_ = 0;
+  TimeNs disk_good_from_ns_ = 0;
+  int disk_error_ = 0;
+  TimeNs delivered_until_ns_ = 0;
+  std::deque<std::vector<daemon::LogOutcome>> logged_;           // on their way to the home
+  std::vector<std::pair<std::size_t, std::uint64_t>> unjudged_;  // effects: group, token
   std::unique_ptr<daemon::Pool> pool_;
+  std::optional<DiskLog> log_;
   std::optional<daemon::Home> home_;
   std::uint64_t home_incarnation_ = 0;
   std::shared_ptr<Server> server_;
