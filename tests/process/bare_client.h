@@ -80,18 +80,19 @@ class BareClient {
     EXPECT_TRUE(Eventually([&] { return lane->done_id.load() == request.request_id; }));
     return lane->reply;
   }
-  // The memory server has ended the session.
+  // The memory server has ended the session: it is closed, or fenced.
   bool IsCutOff() {
-    char nudge[16];
+    fabric::Notice notice{};
     ssize_t bytes;
-    do {
-      bytes = recv(socket_.get(), nudge, sizeof(nudge), MSG_DONTWAIT);
-    } while (bytes > 0);
-    return bytes == 0;
+    while ((bytes = recv(socket_.get(), &notice, sizeof(notice), MSG_DONTWAIT)) > 0) {
+      is_fenced_ = is_fenced_ || notice.kind == fabric::Notice::kFenced;
+    }
+    return bytes == 0 || is_fenced_;
   }
 
  private:
   fabric::UniqueFd socket_;
+  bool is_fenced_ = false;
   fabric::Welcome welcome_;
   std::vector<fabric::UniqueFd> fds_;  // region, port, life word, doorbells
   fabric::Port port_;
