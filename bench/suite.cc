@@ -96,8 +96,9 @@ void PrintHelp(const Suite& suite) {
       "                  machine's cores are near each other at times (measure.h)\n"
       "  --samples FILE  raw samples as JSON, where a suite has any to plot\n\n"
       "A line is the median of the repetitions, their coefficient of variation (cv), and the p99\n"
-      "of single calls; counters are in SI units. Every --benchmark_… flag of Google Benchmark\n"
-      "works; the JSON has the same names, /-separated key:value pairs.\n",
+      "of single calls; counters are in SI units. The other flags --benchmark_… are Google\n"
+      "Benchmark's, but for those of the console's format. Filters and the JSON have the names as\n"
+      "--benchmark_list_tests prints them: with /iterations… behind what is printed here.\n",
       suite.name, suite.about);
 }
 
@@ -141,6 +142,11 @@ class Results {
     std::error_code ignored;
     if (!is_possible || fs::is_directory(wanted, ignored)) {
       return absl::ErrnoToStatus(why, fmt::format("{} cannot be written", wanted));
+    }
+    // It would be replaced: not a device, nor a link.
+    const fs::file_status there = fs::symlink_status(wanted, ignored);
+    if (fs::exists(there) && !fs::is_regular_file(there)) {
+      return absl::InvalidArgumentError(fmt::format("{} is there, and no regular file", wanted));
     }
     files_.emplace_back(fmt::format("{}/result-{}", RunFolder(), files_.size()), wanted);
     return files_.back().first;
@@ -198,8 +204,8 @@ absl::Status Parse(std::vector<std::string>* words, Results* results) {
   return absl::OkStatus();
 }
 
-// Everything but its frame.
-int RunSuite(const Suite& suite) {
+// Everything but its frame. Whether there is anything to publish.
+bool RunSuite(const Suite& suite, int* code) {
   UseCores(Cores::kCallers);
   suite.register_all();
   Lines lines;
@@ -207,7 +213,8 @@ int RunSuite(const Suite& suite) {
   if (suite.clean_up) suite.clean_up();
   DropRingReference();
   // Google Benchmark has said that its filter matches nothing.
-  return lines.failed() || found == 0 ? 1 : 0;
+  *code = lines.failed() || found == 0 ? 1 : 0;
+  return found > 0;
 }
 
 }  // namespace
@@ -232,8 +239,8 @@ int Main(int argc, char** argv, const Suite& suite) {
   if (benchmark::ReportUnrecognizedArguments(count, left.data())) return 2;
   benchmark::AddCustomContext("suite", std::string(suite.name));
   benchmark::AddCustomContext("quick", g_run.quick ? "1" : "0");
-  const int code = RunSuite(suite);
-  const absl::Status published = results.Publish();
+  int code = 0;
+  const absl::Status published = RunSuite(suite, &code) ? results.Publish() : absl::OkStatus();
   DropRunFolder();
   if (!published.ok()) Die(published);
   return code;

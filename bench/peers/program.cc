@@ -47,7 +47,12 @@ std::string WhyNotWritten(const std::string& path) {
   const bool is_possible = access(parent.empty() ? "." : parent.c_str(), W_OK | X_OK) == 0;
   const int why = is_possible ? EISDIR : errno;
   std::error_code ignored;
-  if (is_possible && !std::filesystem::is_directory(path, ignored)) return "";
+  const auto there = std::filesystem::symlink_status(path, ignored);
+  if (is_possible && !std::filesystem::is_directory(path, ignored)) {
+    // It would be replaced: not a device, nor a link.
+    if (!std::filesystem::exists(there) || std::filesystem::is_regular_file(there)) return "";
+    return fmt::format("{} is there, and no regular file", path);
+  }
   return fmt::format("{} cannot be written: {}", path, strerrordesc_np(why));
 }
 
